@@ -1,0 +1,197 @@
+"""Gaussian noise for a whole tree: the one place that draws random numbers.
+
+The value of one element is a pure function of the key, the step, the path of its leaf
+and its global index in the leaf. It therefore does not depend on the device mesh, on
+the other leaves, on jit, or on a restart.
+
+Random bits are Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random
+numbers: as easy as 1, 2, 3"), one block per element; the block's two words are the
+radius and the angle of a Box-Muller pair.
+"""
+
+import functools
+import hashlib
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_KEY_FORMS = "an int, a key from `jax.random.key`, or the uint32 words of one"
+
+
+def key_words(key: Any) -> Any:
+    """The two uint32 words that stand for a user's key.
+
+    An int gives the words of `jax.random.key(int)`; it may be as wide as 64 bits, and a
+    negative one is sign-extended. A key of more words is hashed to two.
+    """
+    if isinstance(key, (bool, np.bool_)) or not isinstance(
+        key, (int, np.integer, np.ndarray, jax.Array)
+    ):
+        raise TypeError(f"`key` must be {_KEY_FORMS}, got {key!r}")
+    if isinstance(key, (int, np.integer)):
+        if not -(2**63) <= key < 2**64:
+            raise ValueError(f"`key` must fit in 64 bits, got {key}")
+        return np.array([int(key) >> 32 & 0xFFFFFFFF, int(key) & 0xFFFFFFFF], np.uint32)
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        if key.ndim:
+            raise ValueError(
+                f"`key` must be a single key, got an array of shape {key.shape};"
+                " use `jax.vmap` over keys"
+            )
+        return _fold_words(jax.random.key_data(key))
+    if jnp.issubdtype(key.dtype, jnp.integer) and not key.ndim:
+        return _seed_words(key)
+    if key.dtype == jnp.uint32 and key.ndim == 1 and key.size in (2, 4):
+        return _fold_words(key)
+    raise TypeError(f"`key` must be {_KEY_FORMS}, got {key.dtype} of shape {key.shape}")
+
+
+def fold_axis_index(words: jax.Array, axis_name: Any) -> jax.Array:
+    """Words that differ along a mapped axis, or along a tuple of them."""
+    domain, _ = _hash_words("axis_index")
+    index = lax.axis_index(axis_name).astype(jnp.uint32)
+    return jnp.stack(_threefry2x32(words, domain, index))
+
+
+@functools.partial(jax.jit, static_argnames="stream")
+def gaussian_like(words: jax.Array, step: jax.Array, tree: Any, *, stream: str) -> Any:
+    """Standard Gaussian noise in the structure and shapes of `tree`.
+
+    Args:
+      words: uint32[2] from `key_words`.
+      step: int32[], the step the noise is for.
+      tree: floating-point or complex arrays; their values do not matter.
+      stream: a name for the purpose, so that two draws with one key differ.
+
+    Returns:
+      float32 leaves of mean 0 and variance 1; complex64 leaves, circular and of
+      variance 1, where `tree` is complex.
+    """
+    step_words = _threefry2x32(words, np.uint32(0), step.astype(jnp.uint32))
+
+    def draw(path: Any, leaf: Any) -> jax.Array:
+        leaf_words = _threefry2x32(step_words, *_hash_words(stream, *path))
+        high, low = _element_index(jnp.shape(leaf))
+        radius_bits, angle_bits = _threefry2x32(leaf_words, high, low)
+        return _box_muller(radius_bits, angle_bits, jnp.iscomplexobj(leaf))
+
+    return jax.tree.map_with_path(draw, tree)
+
+
+def _box_muller(radius_bits: jax.Array, angle_bits: jax.Array, pair: bool) -> jax.Array:
+    """Maps two uint32 words to a Gaussian, or to a circular complex one."""
+    # u = (bits + 1/2) / 2**32; above 1/2, 1 - u keeps what float32 loses in u.
+    upper = radius_bits >= np.uint32(2**31)
+    distance = jnp.where(upper, ~radius_bits, radius_bits).astype(jnp.float32)
+    distance = (distance + np.float32(0.5)) * np.float32(2**-32)
+    log_u = jnp.where(upper, jnp.log1p(-distance), jnp.log(distance))
+    angle = angle_bits.astype(jnp.int32).astype(jnp.float32) * np.float32(
+        math.pi * 2**-31
+    )
+    if pair:
+        radius = jnp.sqrt(-log_u)
+        return lax.complex(radius * jnp.cos(angle), radius * jnp.sin(angle))
+    return jnp.sqrt(-2 * log_u) * jnp.cos(angle)
+
+
+def _element_index(shape: tuple[int, ...]) -> tuple[Any, jax.Array]:
+    """The row-major index of every element, as the high and low word of 64 bits."""
+    split = len(shape)
+    while split and math.prod(shape[split - 1 :]) < 2**32:
+        split -= 1
+    column = _index32(shape, range(split, len(shape)))
+    if not split:
+        return np.uint32(0), column
+    if math.prod(shape[:split]) >= 2**32 or split == len(shape):
+        raise ValueError(
+            f"noise for a leaf of shape {shape}: an axis of 2**32 elements or more is"
+            " not supported"
+        )
+    row = _index32(shape, range(split))
+    high, low = _multiply(row, math.prod(shape[split:]))
+    low = low + column
+    return high + (low < column).astype(jnp.uint32), low
+
+
+def _index32(shape: tuple[int, ...], axes: range) -> jax.Array:
+    index = jnp.zeros(shape, jnp.uint32)
+    for axis in axes:
+        index = index * np.uint32(shape[axis]) + lax.broadcasted_iota(
+            jnp.uint32, shape, axis
+        )
+    return index
+
+
+def _multiply(x: jax.Array, y: int) -> tuple[jax.Array, jax.Array]:
+    """The high and low word of the 64-bit product of uint32 numbers."""
+    mask, half = np.uint32(0xFFFF), np.uint32(16)
+    x_high, x_low = x >> half, x & mask
+    y_high, y_low = np.uint32(y >> 16), np.uint32(y & 0xFFFF)
+    low = x_low * y_low
+    middle = x_high * y_low + (low >> half)
+    carry = (middle & mask) + x_low * y_high
+    high = x_high * y_high + (middle >> half) + (carry >> half)
+    return high, (carry << half) | (low & mask)
+
+
+def _threefry2x32(words: Any, high: Any, low: Any) -> tuple[jax.Array, jax.Array]:
+    """Threefry-2x32-20: the block of the counter (high, low) under a key."""
+    key = (words[0], words[1], words[0] ^ words[1] ^ np.uint32(0x1BD11BDA))
+    x, y = high + key[0], low + key[1]
+    for group in range(5):
+        for rotation in _ROTATIONS[group % 2]:
+            x = x + y
+            y = (y << np.uint32(rotation)) | (y >> np.uint32(32 - rotation))
+            y = x ^ y
+        x = x + key[(group + 1) % 3]
+        y = y + key[(group + 2) % 3] + np.uint32(group + 1)
+    return x, y
+
+
+def _seed_words(seed: Any) -> jax.Array:
+    """Words of a traced integer, sign-extended to 64 bits as a Python int is."""
+    seed = jnp.asarray(seed)
+    if seed.dtype.itemsize == 8:
+        high = (seed >> 32).astype(jnp.uint32)
+    elif jnp.issubdtype(seed.dtype, jnp.signedinteger):
+        high = jnp.where(seed < 0, np.uint32(0xFFFFFFFF), np.uint32(0))
+    else:
+        high = jnp.zeros((), jnp.uint32)
+    return jnp.stack([high, seed.astype(jnp.uint32)])
+
+
+def _fold_words(words: Any) -> Any:
+    if words.size == 2:
+        return words
+    first, second, high, low = jnp.asarray(words)
+    return jnp.stack(_threefry2x32((first, second), high, low))
+
+
+def _hash_words(stream: str, *path: Any) -> tuple[np.uint32, np.uint32]:
+    """Two words that identify a stream and a leaf's path, the same in any process."""
+    hasher = hashlib.blake2b(digest_size=8, person=b"optax_extras")
+    for part in (stream, *map(_path_key, path)):
+        # Attribute and dict key "w" are one name; 0 and "0" are two.
+        encoded = repr(part).encode()
+        hasher.update(len(encoded).to_bytes(8, "little") + encoded)
+    low, high = np.frombuffer(hasher.digest(), "<u4")
+    return np.uint32(low), np.uint32(high)
+
+
+def _path_key(entry: Any) -> Any:
+    """The index, dict key or attribute name behind an entry of a key path."""
+    for attribute in ("key", "idx", "name"):
+        if hasattr(entry, attribute):
+            entry = getattr(entry, attribute)
+            break
+    if " at 0x" in repr(entry):
+        raise TypeError(
+            f"noise needs tree paths that are the same in every process, got the key"
+            f" {entry!r}, whose repr holds its address"
+        )
+    return entry

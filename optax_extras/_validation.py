@@ -1,0 +1,187 @@
+"""Argument and gradient checks, with one style of message.
+
+Python and NumPy numbers are checked when a transformation is made. JAX arrays are
+checked for shape and dtype only: reading their value would stall the device, and a
+traced one has none.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Scalar = float | jax.typing.ArrayLike
+Schedule = Callable[[jax.typing.ArrayLike], jax.typing.ArrayLike]
+ScalarOrSchedule = Scalar | Schedule
+
+
+def number(
+    name: str,
+    value: Any,
+    interval: str,
+    inside: Callable[[float], bool],
+) -> Any:
+    """Returns `value` as a float, or unchanged when it is a JAX array.
+
+    Args:
+      name: the argument's name, for the message.
+      value: a Python or NumPy number, or a 0-d array.
+      interval: the allowed range in words, such as `in [0, 1)`.
+      inside: whether a float lies in that range; NaN must not.
+    """
+    if isinstance(value, (bool, np.bool_, str)) or not isinstance(
+        value, (int, float, np.number, np.ndarray, jax.Array)
+    ):
+        raise TypeError(f"`{name}` must be a number, got {value!r}")
+    if isinstance(value, (np.ndarray, jax.Array)):
+        if value.ndim:
+            raise ValueError(
+                f"`{name}` must be a scalar, got an array of shape {value.shape}"
+            )
+        if not (
+            jnp.issubdtype(value.dtype, jnp.floating)
+            or jnp.issubdtype(value.dtype, jnp.integer)
+        ):
+            raise TypeError(f"`{name}` must be a real number, got dtype {value.dtype}")
+    if isinstance(value, jax.Array):
+        return value
+    if isinstance(value, np.complexfloating):
+        raise TypeError(f"`{name}` must be a real number, got {value!r}")
+    result = float(value)
+    if not inside(result):
+        raise ValueError(f"`{name}` must be {interval}, got {value}")
+    return result
+
+
+def nonnegative(name: str, value: Any) -> Any:
+    """Checks that a number is finite and at least 0."""
+    return number(name, value, "finite and >= 0", lambda x: math.isfinite(x) and x >= 0)
+
+
+def finite(name: str, value: Any) -> Any:
+    """Checks that a number is finite."""
+    return number(name, value, "finite", math.isfinite)
+
+
+def decay(name: str, value: Any) -> Any:
+    """Checks a decay rate: in [0, 1), also once it is rounded to float32."""
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None and dtype in (jnp.bfloat16, jnp.float16):
+        raise TypeError(
+            f"`{name}` must be float32 or wider, got a {dtype} array, which rounds a"
+            " decay near 1 (bfloat16 turns 0.999 into 1.0); with"
+            " `optax.inject_hyperparams`, pass `hyperparam_dtype=jnp.float32`"
+        )
+    return number(
+        name,
+        value,
+        "in [0, 1) (after rounding to float32)",
+        lambda x: x >= 0 and bool(np.float32(x) < 1),
+    )
+
+
+def positive_integer(name: str, value: Any) -> Any:
+    """Checks that a number is a positive integer; a JAX array's dtype is checked."""
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.integer):
+        return number(name, value, "", bool)
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"`{name}` must be an integer, got {value!r}")
+    if value < 1:
+        raise ValueError(f"`{name}` must be >= 1, got {value}")
+    return int(value)
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a checked number is known to be 0; a JAX array is not."""
+    return isinstance(value, float) and value == 0
+
+
+def or_schedule(check: Callable[[str, Any], Any], name: str, value: Any) -> Any:
+    """Applies `check` unless `value` is a schedule, whose values come later."""
+    return value if callable(value) else check(name, value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """Checks that an option is True or False: a string such as "no" is true."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"`{name}` must be True or False, got {value!r}")
+    return bool(value)
+
+
+def choice(name: str, value: Any, choices: Iterable[str]) -> str:
+    """Checks that an option is one of a few words."""
+    words = tuple(choices)
+    if not (isinstance(value, str) and value in words):
+        raise ValueError(f"`{name}` must be one of {words}, got {value!r}")
+    return value
+
+
+def floating_dtype(name: str, value: Any) -> Any:
+    """Checks the dtype of a buffer: None or a real floating-point one."""
+    if value is None:
+        return None
+    try:
+        dtype = np.dtype(value)
+    except TypeError as error:
+        raise TypeError(f"`{name}` must be a dtype, got {value!r}") from error
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"`{name}` must be a floating-point dtype, got {dtype}")
+    return dtype
+
+
+def inexact_leaves(name: str, tree: Any) -> None:
+    """Raises unless every leaf is floating-point or complex."""
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None and isinstance(leaf, (float, complex)):
+            continue
+        if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+            what = f"dtype {dtype}" if dtype is not None else repr(leaf)
+            raise TypeError(
+                f"`{name}` must have floating-point or complex leaves, got {what} at"
+                f" {_show(path)}; leave such leaves out with `optax.masked`"
+            )
+
+
+def matching_trees(updates: Any, buffers: Any) -> None:
+    """Raises unless `updates` fit the state's `buffers`; a gradient may be None."""
+    gradients = _leaves_by_path(updates)
+    expected = _leaves_by_path(buffers)
+    for path in [*gradients, *expected]:
+        if path not in expected or path not in gradients:
+            where = "`updates`" if path in gradients else "the state"
+            raise ValueError(
+                f"`updates` must have the structure of the parameters given to `init`:"
+                f" {_show(path)} is only in {where}"
+            )
+        gradient, buffer = gradients[path], expected[path]
+        if gradient is not None and np.shape(gradient) != np.shape(buffer):
+            raise ValueError(
+                f"`updates` must have the shapes of the parameters given to `init`: got"
+                f" {np.shape(gradient)} at {_show(path)}, the state has"
+                f" {np.shape(buffer)}"
+            )
+    treedef: Any = jax.tree.structure(updates, is_leaf=_is_none)
+    try:
+        treedef.flatten_up_to(buffers)
+    except ValueError as error:
+        raise ValueError(
+            "`updates` must have the structure of the parameters given to `init`, got"
+            f" {jax.tree.structure(updates)} for a state of"
+            f" {jax.tree.structure(buffers)}"
+        ) from error
+
+
+def _is_none(node: Any) -> bool:
+    return node is None
+
+
+def _leaves_by_path(tree: Any) -> dict[Any, Any]:
+    return dict(jax.tree.leaves_with_path(tree, is_leaf=_is_none))
+
+
+def _show(path: Any) -> str:
+    return jax.tree_util.keystr(path) or "the root"

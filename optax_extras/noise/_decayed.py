@@ -1,0 +1,202 @@
+"""Gradient noise of decaying variance (Neelakantan et al. 2015, arXiv 1511.06807)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optax_extras import _numerics, _random, _validation
+from optax_extras._validation import Scalar, ScalarOrSchedule
+
+
+class AddDecayedNoiseState(NamedTuple):
+    """State of `add_decayed_noise`."""
+
+    count: jax.Array  # type: ignore[assignment]  # updates so far; int32[]
+    key: jax.Array  # words of the user's key, the same at every step; uint32[2]
+
+
+def _deviation(
+    eta: ScalarOrSchedule, gamma: Scalar, count: jax.Array, dtype: Any
+) -> jax.Array:
+    """√(η / (1 + t)^γ), written so that a large power cannot overflow."""
+    steps = 1 + count.astype(dtype)
+    power = _numerics.evaluate(gamma, count, dtype)
+    return jnp.sqrt(_numerics.evaluate(eta, count, dtype)) * steps ** (-power / 2)
+
+
+def add_decayed_noise(
+    eta: ScalarOrSchedule = 0.01,
+    gamma: Scalar = 0.55,
+    *,
+    key: Any,
+    axis_name: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adds Gaussian noise to the gradient, with a variance that decays over time.
+
+    Use it to help very deep or badly initialised networks start, and to leave poor
+    minima early in training. The paper's advice is mini-batches of 128 or more and a
+    learning rate somewhat larger than plain SGD's. Small batches are noisy already, and
+    a model that trains well without it may gain nothing.
+
+    With :math:`\eta` = ``eta``, :math:`\gamma` = ``gamma`` and t = 0 at the first
+    update, every element of every leaf gets independent noise:
+
+    .. math::
+
+        g_t \leftarrow g_t + \mathcal{N}(0, \sigma_t^2), \qquad
+        \sigma_t^2 = \frac{\eta}{(1 + t)^\gamma}
+
+    :math:`\eta` is a *variance*. Noise is added before the learning rate scales the
+    update, and works in front of any other transformation.
+
+    The noise of an element is a pure function of the key, the step, the path of the
+    leaf in the tree and the element's index in the whole (unsharded) leaf. It is the
+    same on one device and on many, after a restart, and when other leaves come or go.
+    It is drawn at float32 resolution for every dtype, and complex leaves get circular
+    noise whose total variance is :math:`\sigma_t^2`.
+
+    *Differences from the source*: none in the formula. `optax.add_noise` differs in
+    that it draws in the gradient's dtype (128 distinct values in bfloat16), overflows
+    for an integer ``gamma`` and stores the caller's own key.
+
+    Args:
+      eta: variance at t = 0, at least 0; a number, a 0-d array or a schedule. The
+        paper uses 0.01, 0.3 and 1.0.
+      gamma: exponent of the decay; 0 keeps the variance constant.
+      key: an int, a key from `jax.random.key` of any implementation, or the uint32
+        words of one. It is copied into the state by ``init``, so
+        with `optax.inject_hyperparams` it counts at ``init`` only. ``update(...,
+        key=k)`` uses ``k`` in place of the state's key for that step. `jax.vmap` of
+        ``init`` over parameters gives every member the same key; make the
+        transformation inside the mapped function, with ``key`` mapped, for different
+        ones.
+      axis_name: a mapped axis, or a tuple of them, along which the noise differs while
+        the state stays the same: inside `jax.shard_map`, where the index of an element
+        is its index in the shard.
+
+    Returns:
+      A gradient transformation. Its state is 12 bytes, whatever the parameters.
+
+    Raises:
+      ValueError: ``eta`` is negative, ``gamma`` not finite, or ``key`` a batch of keys.
+      TypeError: an argument is not a number or not a key, or a gradient leaf is not
+        floating-point or complex.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, optax, optax_extras
+      >>> def loss(params):
+      ...     return jnp.sum((params - 1) ** 2)
+      >>> optimizer = optax.chain(
+      ...     optax_extras.add_decayed_noise(eta=0.01, gamma=0.55, key=0),
+      ...     optax.sgd(0.1),
+      ... )
+      >>> params = jnp.zeros(3)
+      >>> state = optimizer.init(params)
+      >>> for _ in range(50):
+      ...     updates, state = optimizer.update(jax.grad(loss)(params), state)
+      ...     params = optax.apply_updates(params, updates)
+      >>> bool(loss(params) < 0.1)
+      True
+
+    References:
+      Neelakantan et al. 2015, "Adding Gradient Noise Improves Learning for Very Deep
+      Networks", arXiv 1511.06807
+    """
+    eta = _validation.or_schedule(_validation.nonnegative, "eta", eta)
+    gamma = _validation.finite("gamma", gamma)
+    words = _random.key_words(key)
+
+    def init(params: optax.Params) -> AddDecayedNoiseState:
+        del params
+        return AddDecayedNoiseState(
+            count=jnp.zeros((), jnp.int32), key=jnp.array(words, jnp.uint32)
+        )
+
+    def update(
+        updates: optax.Updates,
+        state: AddDecayedNoiseState,
+        params: optax.Params | None = None,
+        *,
+        key: Any = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, AddDecayedNoiseState]:
+        del params, extra_args
+        _validation.inexact_leaves("updates", updates)
+        sample = state.key if key is None else jnp.asarray(_random.key_words(key))
+        if axis_name is not None:
+            sample = _random.fold_axis_index(sample, axis_name)
+        noise = _random.gaussian_like(
+            sample, state.count, updates, stream="add_decayed_noise"
+        )
+        deviation = _deviation(
+            eta, gamma, state.count, _numerics.statistic_dtype(updates)
+        )
+        noisy = jax.tree.map(
+            lambda g, z: _numerics.add_scaled(g, deviation, z), updates, noise
+        )
+        count = optax.safe_increment(state.count)
+        return noisy, AddDecayedNoiseState(count=count, key=state.key)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def noisy_sgd(
+    learning_rate: ScalarOrSchedule,
+    eta: ScalarOrSchedule = 0.01,
+    gamma: Scalar = 0.55,
+    *,
+    key: Any,
+    momentum: Scalar | None = None,
+    nesterov: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""SGD with gradient noise of decaying variance, and momentum if asked for.
+
+    `add_decayed_noise`, then `optax.trace` where ``momentum`` is given, then the
+    learning rate: :math:`\theta_{t+1} = \theta_t - \alpha\,(\nabla L(\theta_t) +
+    \mathcal{N}(0, \eta / (1 + t)^\gamma))`. See `add_decayed_noise` for when to use it.
+
+    Args:
+      learning_rate: :math:`\alpha`, at least 0; a number, a 0-d array or a schedule.
+      eta: variance of the noise at t = 0.
+      gamma: exponent of the decay.
+      key: an int, a key, or the uint32 words of one.
+      momentum: decay of a momentum trace behind the noise, in [0, 1); None for none.
+      nesterov: whether that trace is Nesterov's.
+
+    Returns:
+      A gradient transformation.
+
+    Raises:
+      ValueError: a number is out of its range, or ``nesterov`` without ``momentum``.
+      TypeError: an argument is not a number or not a key.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, optax, optax_extras
+      >>> def loss(params):
+      ...     return jnp.sum((params - 1) ** 2)
+      >>> optimizer = optax_extras.noisy_sgd(0.1, key=0)
+      >>> params = jnp.zeros(3)
+      >>> state = optimizer.init(params)
+      >>> for _ in range(50):
+      ...     updates, state = optimizer.update(jax.grad(loss)(params), state)
+      ...     params = optax.apply_updates(params, updates)
+      >>> bool(loss(params) < 0.1)
+      True
+
+    References:
+      Neelakantan et al. 2015, "Adding Gradient Noise Improves Learning for Very Deep
+      Networks", arXiv 1511.06807
+    """
+    learning_rate = _validation.or_schedule(
+        _validation.nonnegative, "learning_rate", learning_rate
+    )
+    nesterov = _validation.flag("nesterov", nesterov)
+    if nesterov and momentum is None:
+        raise ValueError("`nesterov` must be False without `momentum`, got True")
+    stages = [add_decayed_noise(eta, gamma, key=key)]
+    if momentum is not None:
+        stages.append(optax.trace(_validation.decay("momentum", momentum), nesterov))
+    stages.append(optax.scale_by_learning_rate(_numerics.as_rate(learning_rate)))
+    return optax.chain(*stages)

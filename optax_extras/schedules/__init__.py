@@ -1,0 +1,8 @@
+"""Schedules for learning rates and momentum."""
+
+from optax_extras.schedules._learning_rate import (
+    inverse_time_decay as inverse_time_decay,
+)
+from optax_extras.schedules._momentum import (
+    sutskever_momentum as sutskever_momentum,
+)

@@ -1,0 +1,69 @@
+"""Schedules for the learning rate."""
+
+import jax
+import jax.numpy as jnp
+
+from optax_extras import _numerics, _validation
+from optax_extras._validation import Scalar, Schedule
+
+
+def inverse_time_decay(
+    init_value: Scalar,
+    decay_rate: Scalar,
+    transition_steps: int | jax.typing.ArrayLike = 1,
+    staircase: bool = False,
+) -> Schedule:
+    r"""A learning rate that decays as the inverse of time.
+
+    With :math:`\eta_0` = ``init_value``, k = ``decay_rate``, T = ``transition_steps``
+    and t = 0 at the first step:
+
+    .. math::
+
+        \eta_t = \frac{\eta_0}{1 + k\, t / T}
+
+    Its sum diverges and the sum of its squares does not: Robbins and Monro's condition
+    for stochastic descent to converge. It is slow; for a fixed budget of steps a cosine
+    schedule usually ends lower.
+
+    Args:
+      init_value: the rate at t = 0, at least 0.
+      decay_rate: k, at least 0; after T / k steps the rate is halved.
+      transition_steps: T, a positive integer.
+      staircase: whether t / T is rounded down, so that the rate falls every T steps.
+
+    Returns:
+      A schedule: a function of the count, float32[] (float64 under x64).
+
+    Raises:
+      ValueError: an argument is out of its range.
+      TypeError: an argument has the wrong type.
+
+    Examples:
+      >>> import optax_extras
+      >>> schedule = optax_extras.inverse_time_decay(0.1, decay_rate=0.5)
+      >>> [round(float(schedule(t)), 4) for t in (0, 2, 18)]
+      [0.1, 0.05, 0.01]
+
+    References:
+      Robbins & Monro 1951, "A Stochastic Approximation Method"
+    """
+    init_value = _validation.nonnegative("init_value", init_value)
+    decay_rate = _validation.nonnegative("decay_rate", decay_rate)
+    transition_steps = _validation.positive_integer(
+        "transition_steps", transition_steps
+    )
+    staircase = _validation.flag("staircase", staircase)
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        dtype = jnp.result_type(float)
+        if staircase:
+            periods = (jnp.asarray(count) // transition_steps).astype(dtype)
+        else:
+            periods = _numerics.scalar(count, dtype) / _numerics.scalar(
+                transition_steps, dtype
+            )
+        rate = _numerics.scalar(decay_rate, dtype)
+        return _numerics.scalar(init_value, dtype) / (1 + rate * periods)
+
+    return schedule
