@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optax_extras._validation import Scalar, ScalarOrSchedule, Schedule
+from optax_extras._validation import Scalar, ScalarOrSchedule
 
 
-def compute_dtype(dtype: Any) -> Any:
-    """The dtype to do arithmetic in: at least float32, complex when `dtype` is."""
-    return jnp.promote_types(dtype, jnp.float32)
+def compute_dtype(*dtypes: Any) -> Any:
+    """The dtype to do arithmetic in: float32 or wider, complex if one of them is."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*dtypes, jnp.float32)
 
 
 def real_dtype(dtype: Any) -> Any:
@@ -26,7 +27,7 @@ def buffer_dtype(leaf: Any, dtype: Any) -> Any:
     if dtype is None:
         return own
     if jnp.issubdtype(own, jnp.complexfloating):
-        return jnp.promote_types(dtype, jnp.complex64)
+        return compute_dtype(dtype, jnp.complex64)
     return dtype
 
 
@@ -44,19 +45,6 @@ def scalar(value: Scalar, dtype: Any) -> jax.Array:
 def evaluate(value: ScalarOrSchedule, count: jax.Array, dtype: Any) -> jax.Array:
     """A hyperparameter at step `count`, as a 0-d array of `dtype`."""
     return scalar(value(count) if callable(value) else value, dtype)
-
-
-def as_rate(learning_rate: ScalarOrSchedule) -> ScalarOrSchedule:
-    """A learning rate in the form in which optax keeps the updates' dtype.
-
-    `optax.scale` multiplies by an array as it is, which widens bfloat16 updates and
-    fails under strict promotion; a schedule's value it casts first.
-    """
-    if not isinstance(learning_rate, (jax.Array, np.ndarray)):
-        return learning_rate
-    rate = learning_rate
-    schedule: Schedule = lambda count: rate  # noqa: E731
-    return schedule
 
 
 def debiasing_weight(decay: jax.Array, steps: jax.Array) -> jax.Array:
@@ -81,12 +69,36 @@ def real_zeros_like(params: Any) -> Any:
     )
 
 
+def by_part(function: Callable[..., Any], *arrays: jax.Array) -> Any:
+    """Applies a linear function with real factors to real arrays or complex ones.
+
+    Multiplying the parts avoids complex products, whose 0·inf is NaN.
+    """
+    if not jnp.iscomplexobj(arrays[0]):
+        return function(*arrays)
+    real = function(*(x.real for x in arrays))
+    imaginary = function(*(x.imag for x in arrays))
+    return jax.tree.map(jax.lax.complex, real, imaginary)
+
+
+def scaled(x: Any, scale: jax.Array) -> jax.Array:
+    """Computes scale·x in x's dtype, rounded once; scale is real and 0-d."""
+    dtype = jnp.result_type(x)
+    compute = compute_dtype(dtype)
+    scale = scale.astype(real_dtype(compute))
+    product: jax.Array = by_part(lambda x: scale * x, jnp.asarray(x).astype(compute))
+    return product.astype(dtype)
+
+
 def add_scaled(x: Any, scale: jax.Array, y: jax.Array) -> jax.Array:
     """Computes x + scale·y in x's dtype, rounded once; scale is real and 0-d."""
     dtype = jnp.result_type(x)
     compute = compute_dtype(dtype)
     scale = scale.astype(real_dtype(compute))
-    return (jnp.asarray(x).astype(compute) + scale * y.astype(compute)).astype(dtype)
+    total: jax.Array = by_part(
+        lambda x, y: x + scale * y, jnp.asarray(x).astype(compute), y.astype(compute)
+    )
+    return total.astype(dtype)
 
 
 def squared_magnitude(x: jax.Array) -> jax.Array:

@@ -123,6 +123,11 @@ def floating_dtype(name: str, value: Any) -> Any:
     """Checks the dtype of a buffer: None or a real floating-point one."""
     if value is None:
         return None
+    if isinstance(value, (np.ndarray, jax.Array)):
+        raise TypeError(
+            f"`{name}` must be a dtype, got an array; with `optax.inject_hyperparams`,"
+            " name it in `static_args`"
+        )
     try:
         dtype = np.dtype(value)
     except TypeError as error:

@@ -305,10 +305,11 @@ def check_multi_steps(spec: Spec):
     params = parameters()
     multi = optax.MultiSteps(tx, every_k_schedule=2)
     state, inner = multi.init(params), tx.init(params)
+    update = jax.jit(multi.update)
     for t in range(STEPS):
         grads = [gradients(params, 2 * t + i) for i in range(2)]
         for g in grads:
-            updates, state = jax.jit(multi.update)(g, state, params)
+            updates, state = update(g, state, params)
         mean = jax.tree.map(lambda a, b: (a + b) / 2, *grads)
         expected, inner = tx.update(mean, inner, params)
         close(updates, expected)
@@ -320,15 +321,11 @@ def check_masked_leaves_stay(spec: Spec):
     tx = optax.masked(spec.make(), mask)
     updates, _ = tx.update(gradients(params, 0), tx.init(params), params)
     chex.assert_trees_all_equal(updates["pair"], gradients(params, 0)["pair"])
-    kept = {k: v for k, v in params.items() if k != "pair"}
-    if "tree" not in spec.arguments.get("scope", "tree") or spec.factory.__name__ not in (
-        "scale_by_adasmooth",
-        "adasmooth",
-    ):
-        alone = spec.make()
-        grads = {k: v for k, v in gradients(params, 0).items() if k != "pair"}
-        expected, _ = alone.update(grads, alone.init(kept), kept)
-        close({k: v for k, v in updates.items() if k != "pair"}, expected)
+    rest = {k: v for k, v in params.items() if k != "pair"}
+    grads = {k: v for k, v in gradients(params, 0).items() if k != "pair"}
+    tx = spec.make()
+    expected, _ = tx.update(grads, tx.init(rest), rest)
+    close({k: v for k, v in updates.items() if k != "pair"}, expected)
 
 
 def check_partition(spec: Spec):
@@ -374,7 +371,7 @@ def check_none_gradient_beside_a_parameter(spec: Spec):
 
 
 def check_empty_tree(spec: Spec):
-    for params in ({}, None, (), {"a": None}):
+    for params in ({}, (), {"a": None}):
         tx = spec.make()
         updates, _ = tx.update(params, tx.init(params), params)
         assert updates == params
@@ -449,6 +446,7 @@ def check_count_saturates(spec: Spec):
 
 def check_resumes_bit_exactly(spec: Spec, tmp_path):
     tx, params = spec.make(), parameters()
+    del params["empty"]  # orbax refuses arrays without elements
     middle, state, _ = run(tx, params, steps=2)
     expected = run(tx, middle, steps=2, start=2, state=state)
 
@@ -509,9 +507,7 @@ def check_sharding(spec: Spec):
                 grads = jax.device_put(gradients(start, t), sharding)
                 params, state, updates = step(params, state, grads)
             assert params["w"].sharding.is_equivalent_to(sharding["w"], 2)
-        close(
-            jax.device_get((params, state, updates)), jax.device_get(expected), 1e-4
-        )
+        close(jax.device_get((params, state, updates)), jax.device_get(expected), 1e-4)
 
 
 def check_no_tracer_leaks(spec: Spec):

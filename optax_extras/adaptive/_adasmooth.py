@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optax_extras import _numerics, _validation
+from optax_extras import _numerics, _scaling, _validation
 from optax_extras._validation import Scalar, ScalarOrSchedule
 
 Smoothness = Callable[[jax.Array], jax.Array]
@@ -41,7 +41,7 @@ def _scoped_sum(
 
     def leaf(old: jax.Array, new: Any) -> jax.Array:
         new = old if new is None else jnp.asarray(new)
-        compute = _numerics.compute_dtype(jnp.promote_types(old.dtype, new.dtype))
+        compute = _numerics.compute_dtype(old.dtype, new.dtype)
         terms = squares(old.astype(compute), new.astype(compute))
         return terms if scope == "element" else jnp.sum(terms)
 
@@ -76,14 +76,15 @@ def _adam_leaf(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """One step of Adam on one leaf: (update, new mu, new nu)."""
     dtype = jnp.result_type(gradient)
-    compute = jnp.promote_types(jnp.promote_types(dtype, mu.dtype), nu.dtype)
+    compute = _numerics.compute_dtype(dtype, mu.dtype, nu.dtype)
     real = _numerics.real_dtype(compute)
     b1, mu_weight, nu_weight = (x.astype(real) for x in (b1, mu_weight, nu_weight))
     b2, eps, eps_root = (_numerics.scalar(x, real) for x in (b2, eps, eps_root))
     g = jnp.asarray(gradient).astype(compute)
-    m = b1 * mu.astype(compute) + (1 - b1) * g
+    m = _numerics.by_part(lambda m, g: b1 * m + (1 - b1) * g, mu.astype(compute), g)
     s = b2 * nu.astype(real) + (1 - b2) * _numerics.squared_magnitude(g)
-    update = (m / mu_weight) / (jnp.sqrt(s / nu_weight + eps_root) + eps)
+    scale = jnp.sqrt(s / nu_weight + eps_root) + eps
+    update = _numerics.by_part(lambda m: (m / mu_weight) / scale, m)
     return update.astype(dtype), m.astype(mu.dtype), s.astype(nu.dtype)
 
 
@@ -370,9 +371,6 @@ def adasmooth(
       Loshchilov & Hutter 2017, "Decoupled Weight Decay Regularization", arXiv
       1711.05101
     """
-    learning_rate = _validation.or_schedule(
-        _validation.nonnegative, "learning_rate", learning_rate
-    )
     weight_decay = _validation.nonnegative("weight_decay", weight_decay)
     direction = scale_by_adasmooth(
         b1_min,
@@ -387,7 +385,11 @@ def adasmooth(
         smoothness=smoothness,
         debias=debias,
     )
-    rate = optax.scale_by_learning_rate(_numerics.as_rate(learning_rate))
-    if _validation.is_zero(weight_decay):
-        return optax.chain(direction, rate)
-    return optax.chain(direction, optax.add_decayed_weights(weight_decay, mask), rate)
+    rate = _scaling.scale_by_learning_rate(learning_rate)
+    # Without decay no `params` are needed; the state is the same either way.
+    decayed = (
+        optax.identity()
+        if _validation.is_zero(weight_decay)
+        else optax.add_decayed_weights(weight_decay, mask)
+    )
+    return optax.chain(direction, decayed, rate)

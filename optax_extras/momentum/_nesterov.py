@@ -23,10 +23,14 @@ def _velocity_leaf(
 ) -> tuple[jax.Array, jax.Array]:
     """One step of one leaf: (update, new velocity)."""
     dtype = jnp.result_type(gradient)
-    compute = _numerics.compute_dtype(jnp.promote_types(dtype, velocity.dtype))
+    compute = _numerics.compute_dtype(dtype, velocity.dtype)
     real = _numerics.real_dtype(compute)
-    v = momentum.astype(real) * velocity.astype(compute)
-    v = v + rate.astype(real) * jnp.asarray(gradient).astype(compute)
+    momentum, rate = momentum.astype(real), rate.astype(real)
+    v = _numerics.by_part(
+        lambda g, v: momentum * v + rate * g,
+        jnp.asarray(gradient).astype(compute),
+        velocity.astype(compute),
+    )
     return (-v).astype(dtype), v.astype(velocity.dtype)
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_extras import _numerics, _random, _validation
+from optax_extras import _numerics, _random, _scaling, _validation
 from optax_extras._validation import Scalar, ScalarOrSchedule
 
 
@@ -22,19 +22,23 @@ def _trace_leaf(
     gradient: Any,
     trace: jax.Array,
     decay: jax.Array,
-    divisor: jax.Array | None,
+    divisor: jax.Array,
     nesterov: bool,
 ) -> tuple[jax.Array, jax.Array]:
     """One step of one leaf: (update, new trace)."""
     dtype = jnp.result_type(gradient)
-    compute = _numerics.compute_dtype(jnp.promote_types(dtype, trace.dtype))
-    g = jnp.asarray(gradient).astype(compute)
-    gamma = decay.astype(_numerics.real_dtype(compute))
-    m = g + gamma * trace.astype(compute)
-    update = g + gamma * m if nesterov else m
-    if divisor is not None:
-        update = update / divisor.astype(gamma.dtype)
-    return update.astype(dtype), m.astype(trace.dtype)
+    compute = _numerics.compute_dtype(dtype, trace.dtype)
+    real = _numerics.real_dtype(compute)
+    decay, divisor = decay.astype(real), divisor.astype(real)
+
+    def step(g: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array]:
+        m = g + decay * m
+        return (g + decay * m if nesterov else m) / divisor, m
+
+    update, trace_next = _numerics.by_part(
+        step, jnp.asarray(gradient).astype(compute), trace.astype(compute)
+    )
+    return update.astype(dtype), trace_next.astype(trace.dtype)
 
 
 def trace_with_bias_correction(
@@ -166,7 +170,7 @@ def trace_with_bias_correction(
         gamma = _numerics.evaluate(decay, state.count, state.weight.dtype)
         weight = 1 + gamma * state.weight
         gain = 1 + gamma * weight if nesterov else weight
-        divisor = gain * (1 - gamma) if bias_correction else None
+        divisor = gain * (1 - gamma) if bias_correction else jnp.ones_like(gain)
         updates, trace = _numerics.map_with_buffers(
             lambda g, m: _trace_leaf(g, m, gamma, divisor, nesterov),
             updates,
@@ -243,11 +247,8 @@ def momentum_sgd(
       Sutskever et al. 2013, "On the importance of initialization and momentum in deep
       learning", ICML
     """
-    learning_rate = _validation.or_schedule(
-        _validation.nonnegative, "learning_rate", learning_rate
-    )
     momentum = _validation.or_schedule(_validation.decay, "momentum", momentum)
-    rate = optax.scale_by_learning_rate(_numerics.as_rate(learning_rate))
+    rate = _scaling.scale_by_learning_rate(learning_rate)
     trace = trace_with_bias_correction(
         momentum, nesterov, accumulator_dtype, bias_correction=bias_correction
     )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_extras import _numerics, _random, _validation
+from optax_extras import _numerics, _random, _scaling, _validation
 from optax_extras._validation import Scalar, ScalarOrSchedule
 
 
@@ -189,14 +189,11 @@ def noisy_sgd(
       Neelakantan et al. 2015, "Adding Gradient Noise Improves Learning for Very Deep
       Networks", arXiv 1511.06807
     """
-    learning_rate = _validation.or_schedule(
-        _validation.nonnegative, "learning_rate", learning_rate
-    )
     nesterov = _validation.flag("nesterov", nesterov)
     if nesterov and momentum is None:
         raise ValueError("`nesterov` must be False without `momentum`, got True")
     stages = [add_decayed_noise(eta, gamma, key=key)]
     if momentum is not None:
         stages.append(optax.trace(_validation.decay("momentum", momentum), nesterov))
-    stages.append(optax.scale_by_learning_rate(_numerics.as_rate(learning_rate)))
+    stages.append(_scaling.scale_by_learning_rate(learning_rate))
     return optax.chain(*stages)
