@@ -131,9 +131,10 @@ def scale_by_adasmooth(
     This literal form has two weaknesses, each with a remedy:
 
     1. :math:`1 - \beta_{1,t}^t` is not the weight in :math:`m_t` when
-       :math:`\beta_1` varies. Constant gradients after a change overshoot; the worst
-       case from ``b1_min`` and ``b1_max`` at their defaults is a factor 1.65.
-       ``debias="product"`` divides by the exact :math:`1 - \prod_i \beta_{1,i}`.
+       :math:`\beta_1` varies. When the gradient steadies early in training, steps are
+       too large by a factor of up to 1.65 with the defaults, and up to 50 where
+       ``smoothness`` uses the whole range. ``debias="product"`` divides by the exact
+       :math:`1 - \prod_i \beta_{1,i}`.
     2. :math:`\sigma(-v)` is at most ½, so :math:`\beta_1` never passes the middle of
        its range (0.9495 by default); and v depends on the gradient's scale and
        dimension: above v = 5, :math:`\beta_1` is within 1 % of ``b1_min``.

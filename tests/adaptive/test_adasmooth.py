@@ -1,0 +1,308 @@
+"""AdaSmooth against its formulas in float64, and against Adam."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import optax_extras as ox
+
+STEPS = 30
+RNG = np.random.default_rng(0)
+GRADIENTS = [
+    {"w": RNG.normal(size=(2, 3)) * 0.3, "b": RNG.normal(size=3) * 0.1 + 0.2}
+    for _ in range(STEPS)
+]
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def pool(tree, scope):
+    """Sums over each scope, broadcast back to every leaf's shape."""
+    if scope == "element":
+        return tree
+    sums = {k: np.full(v.shape, v.sum()) for k, v in tree.items()}
+    if scope == "leaf":
+        return sums
+    total = sum(v.sum() for v in tree.values())
+    return {k: np.full(v.shape, total) for k, v in tree.items()}
+
+
+def oracle(
+    gradients,
+    b1_min=0.9,
+    b1_max=0.999,
+    b2=0.999,
+    gamma=0.9,
+    eps=1e-8,
+    eps_root=0.0,
+    scope="tree",
+    normalize=False,
+    smoothness=lambda v: sigmoid(-v),
+    debias="power",
+):
+    """The source's equations in float64: the update of every step."""
+    names = gradients[0].keys()
+    zeros = {k: np.zeros(np.shape(gradients[0][k])) for k in names}
+    m, s, v, previous = zeros, zeros, zeros, gradients[0]
+    product, outputs = dict.fromkeys(names, 1.0), []
+    for t, g in enumerate(gradients, start=1):
+        change = pool({k: (g[k] - previous[k]) ** 2 for k in names}, scope)
+        if normalize:
+            size = pool({k: g[k] ** 2 + previous[k] ** 2 for k in names}, scope)
+            change = {k: change[k] / np.where(size[k] > 0, size[k], 1) for k in names}
+        v = {k: gamma * v[k] + (1 - gamma) * change[k] for k in names}
+        b1 = {k: b1_min + (b1_max - b1_min) * smoothness(v[k]) for k in names}
+        m = {k: b1[k] * m[k] + (1 - b1[k]) * g[k] for k in names}
+        s = {k: b2 * s[k] + (1 - b2) * g[k] ** 2 for k in names}
+        product = {k: product[k] * b1[k] for k in names}
+        decayed = product if debias == "product" else {k: b1[k] ** t for k in names}
+        outputs.append(
+            {
+                k: m[k]
+                / (1 - decayed[k])
+                / (np.sqrt(s[k] / (1 - b2**t) + eps_root) + eps)
+                for k in names
+            }
+        )
+        previous = g
+    return outputs
+
+
+def updates_of(tx, gradients=GRADIENTS, dtype=jnp.float32):
+    params = jax.tree.map(lambda g: jnp.zeros(np.shape(g), dtype), gradients[0])
+    state, outputs = tx.init(params), []
+    update = jax.jit(tx.update)
+    for g in gradients:
+        grads = jax.tree.map(lambda x: jnp.asarray(x, dtype), g)
+        updates, state = update(grads, state)
+        outputs.append(jax.tree.map(np.asarray, updates))
+    return outputs
+
+
+def assert_close(actual, expected, **tolerance):
+    for a, e in zip(actual, expected, strict=True):
+        for name in e:
+            np.testing.assert_allclose(a[name], e[name], **tolerance)
+
+
+OPTIONS = [
+    {"scope": scope, "normalize": normalize, "debias": debias}
+    for scope, normalize, debias in itertools.product(
+        ("tree", "leaf", "element"), (False, True), ("power", "product")
+    )
+]
+OPTIONS += [
+    {"gamma": 0.0},
+    {"b2": 0.9, "eps": 1e-3, "eps_root": 1e-4},
+    {"b1_min": 0.0, "b1_max": 0.5, "gamma": 0.5},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_oracle(options):
+    actual = updates_of(ox.scale_by_adasmooth(**options))
+    assert_close(actual, oracle(GRADIENTS, **options), rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"normalize": True, "debias": "product"}])
+def test_oracle_with_the_whole_range_of_b1(options):
+    expected = oracle(GRADIENTS, smoothness=lambda v: np.exp(-v), **options)
+    tx = ox.scale_by_adasmooth(smoothness=lambda v: jnp.exp(-v), **options)
+    assert_close(updates_of(tx), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_oracle_in_double_precision(x64):
+    actual = updates_of(ox.scale_by_adasmooth(), dtype=jnp.float64)
+    assert_close(actual, oracle(GRADIENTS), rtol=1e-12)
+
+
+def test_equal_bounds_are_adam(x64):
+    tx = ox.scale_by_adasmooth(b1_min=0.9, b1_max=0.9)
+    adam = updates_of(optax.scale_by_adam(), dtype=jnp.float64)
+    assert_close(updates_of(tx, dtype=jnp.float64), adam, rtol=1e-12)
+    # In float32 too it is Adam, and closer to it than optax's float32 Adam.
+    assert_close(updates_of(tx), adam, rtol=1e-6, atol=1e-6)
+    with jax.enable_x64(False):
+        assert_close(updates_of(tx), adam, rtol=1e-6, atol=1e-6)
+        theirs = updates_of(optax.scale_by_adam())[0]["w"]
+    assert np.abs(theirs / adam[0]["w"] - 1).max() > 5e-6
+
+
+@pytest.mark.parametrize("debias", ["power", "product"])
+def test_equal_bounds_are_adam_for_every_option(debias, x64):
+    adam = updates_of(optax.scale_by_adam(b1=0.8, b2=0.99, eps=1e-3, eps_root=1e-3))
+    for scope in ("tree", "leaf", "element"):
+        tx = ox.scale_by_adasmooth(
+            0.8, 0.8, 0.99, eps=1e-3, eps_root=1e-3, scope=scope, debias=debias
+        )
+        assert_close(updates_of(tx), adam, rtol=1e-5, atol=1e-6)
+
+
+def test_literal_debiasing_overshoots_and_the_product_does_not():
+    """A steady leaf beside one that alternates for four steps and then stops."""
+    wild = [100.0, -100.0, 100.0, -100.0, *[-100.0] * 16]
+    gradients = [{"steady": np.ones(1), "wild": np.full(1, x)} for x in wild]
+
+    def largest(**options):
+        outputs = updates_of(ox.scale_by_adasmooth(gamma=0.0, **options), gradients)
+        return max(float(u["steady"][0]) for u in outputs)
+
+    # Weight and divisor at step 5, for β1 in turn .9495, .9, .9, .9, .9495.
+    expected = (1 - 0.9495**2 * 0.9**3) / (1 - 0.9495**5)
+    assert largest() == pytest.approx(expected, rel=1e-5)
+    assert largest(debias="product") == pytest.approx(1, rel=1e-5)
+    whole = (1 - 0.999**2 * 0.9**3) / (1 - 0.999**5)
+    exp = {"smoothness": lambda v: jnp.exp(-v)}
+    assert largest(**exp) == pytest.approx(whole, rel=1e-4)
+    assert largest(debias="product", **exp) == pytest.approx(1, rel=1e-5)
+
+
+@pytest.mark.parametrize(("high", "documented"), [(0.9495, 1.65), (0.999, 50.5)])
+def test_documented_worst_case_of_the_literal_debiasing(high, documented):
+    t = np.arange(2, 100)
+    worst = ((1 - 0.9 ** (t - 1) * high) / (1 - high**t)).max()
+    assert worst == pytest.approx(documented, rel=5e-3)
+
+
+def test_b1_stays_below_the_middle_by_default():
+    constant = [{"w": np.ones(3)}] * 5
+    tx = ox.scale_by_adasmooth()
+    params = {"w": jnp.zeros(3)}
+    state = tx.init(params)
+    for g in constant:
+        _, state = tx.update(jax.tree.map(jnp.float32, g), state)
+    assert float(state.variation) == 0
+    # β1 is then (0.9 + 0.999) / 2, which the first moment shows.
+    np.testing.assert_allclose(state.mu["w"], 1 - 0.9495**5, rtol=1e-5)
+
+
+def test_normalized_variation_is_free_of_scale():
+    small = updates_of(ox.scale_by_adasmooth(normalize=True, eps=0.0))
+    gradients = [jax.tree.map(lambda x: 1e4 * x, g) for g in GRADIENTS]
+    large = updates_of(ox.scale_by_adasmooth(normalize=True, eps=0.0), gradients)
+    assert_close(large, small, rtol=1e-5, atol=1e-6)
+    literal = updates_of(ox.scale_by_adasmooth(eps=0.0))
+    scaled = updates_of(ox.scale_by_adasmooth(eps=0.0), gradients)
+    assert np.abs(literal[9]["w"] - scaled[9]["w"]).max() > 1e-3
+
+
+@pytest.mark.parametrize(("sign", "expected"), [(1, 0.0), (-1, 2.0)])
+def test_normalized_variation_runs_from_steady_to_alternating(sign, expected):
+    tx = ox.scale_by_adasmooth(normalize=True, gamma=0.0)
+    g = jnp.ones(3)
+    _, state = tx.update(g, tx.init(g))
+    assert float(state.variation) == 0
+    _, state = tx.update(sign * g, state)
+    np.testing.assert_allclose(state.variation, expected, rtol=1e-6)
+
+
+def test_an_overflow_does_not_stay_in_the_variation():
+    tx = ox.scale_by_adasmooth(normalize=True)
+    state = tx.init(jnp.zeros(3))
+    for scale in (1.0, 1e30, -1e30, 1.0):
+        updates, state = tx.update(jnp.full(3, scale), state)
+        assert bool(jnp.isfinite(updates).all())
+        assert 0 <= float(state.variation) <= 2
+    literal = ox.scale_by_adasmooth()
+    state = literal.init(jnp.zeros(3))
+    for scale in (1.0, 1e30, 1.0):
+        _, state = literal.update(jnp.full(3, scale), state)
+        assert bool(jnp.isfinite(state.variation))
+
+
+def test_second_moment_of_half_precision_does_not_stall():
+    tx = ox.scale_by_adasmooth()
+    params = jnp.zeros((), jnp.bfloat16)
+    state = tx.init(params)
+    for _ in range(200):
+        _, state = tx.update(jnp.ones((), jnp.bfloat16), state)
+    for _ in range(2000):
+        _, state = jax.jit(tx.update)(jnp.zeros((), jnp.bfloat16), state)
+    expected = (1 - 0.999**200) * 0.999**2000
+    np.testing.assert_allclose(state.nu, expected, rtol=1e-3)
+
+
+def test_state_bytes():
+    params = {"w": jnp.zeros(1000)}
+
+    def size(**options):
+        state = ox.scale_by_adasmooth(**options).init(params)
+        return sum(x.nbytes for x in jax.tree.leaves(state))
+
+    assert size() == 3 * 4000 + 8
+    assert size(debias="product") == 3 * 4000 + 12
+    assert size(scope="element") == 4 * 4000 + 4
+    assert size(scope="element", debias="product") == 5 * 4000 + 4
+
+
+def test_weight_decay_is_decoupled_and_masked():
+    params = {"w": jnp.ones(2), "b": jnp.ones(2)}
+    grads = jax.tree.map(jnp.ones_like, params)
+    tx = ox.adasmooth(0.1, weight_decay=0.5, mask={"w": True, "b": False})
+    updates, _ = tx.update(grads, tx.init(params), params)
+    np.testing.assert_allclose(updates["w"], -0.1 * (1 + 0.5), rtol=1e-6)
+    np.testing.assert_allclose(updates["b"], -0.1, rtol=1e-6)
+    with pytest.raises(ValueError, match="params"):
+        tx.update(grads, tx.init(params))
+
+
+def test_alias_is_the_chain():
+    params = jax.tree.map(jnp.float32, GRADIENTS[0])
+    tx = ox.adasmooth(0.1, 0.5, 0.8, 0.99, 0.7, 1e-3, normalize=True)
+    parts = optax.chain(
+        ox.scale_by_adasmooth(0.5, 0.8, 0.99, 0.7, 1e-3, normalize=True),
+        optax.scale(-0.1),
+    )
+    del params
+    assert_close(updates_of(tx), updates_of(parts), rtol=1e-6)
+
+
+def test_smoothness_is_clipped_and_its_shape_checked():
+    tx = ox.scale_by_adasmooth(0.5, 0.8, smoothness=lambda v: v + 7)
+    adam = ox.scale_by_adasmooth(0.8, 0.8)
+    assert_close(updates_of(tx), updates_of(adam), rtol=1e-6)
+    bad = ox.scale_by_adasmooth(smoothness=lambda v: jnp.ones(3))
+    with pytest.raises(ValueError, match=r"`smoothness` must keep the shape \(\)"):
+        bad.update(jnp.ones(3), bad.init(jnp.ones(3)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"b1_min": 1.0}, ValueError, r"`b1_min` must be in \[0, 1\).*, got 1.0"),
+        ({"b1_max": 1.5}, ValueError, r"`b1_max` must be in \[0, 1\).*, got 1.5"),
+        ({"b1_min": 0.9, "b1_max": 0.8}, ValueError, "`b1_min` must be <= `b1_max`"),
+        ({"b2": -0.1}, ValueError, r"`b2` must be in \[0, 1\).*, got -0.1"),
+        ({"b2": 1 - 1e-9}, ValueError, "after rounding to float32"),
+        ({"b2": jnp.bfloat16(0.999)}, TypeError, "`b2` must be float32 or wider"),
+        ({"gamma": 2}, ValueError, r"`gamma` must be in \[0, 1\)"),
+        ({"eps": -1e-8}, ValueError, "`eps` must be finite and >= 0, got -1e-08"),
+        ({"eps_root": -1.0}, ValueError, "`eps_root` must be finite and >= 0"),
+        ({"mu_dtype": int}, TypeError, "`mu_dtype` must be a floating-point dtype"),
+        ({"scope": "all"}, ValueError, r"`scope` must be one of \('tree', 'leaf', 'el"),
+        ({"debias": None}, ValueError, r"`debias` must be one of \('power', 'product"),
+        ({"normalize": 0}, TypeError, "`normalize` must be True or False, got 0"),
+        ({"smoothness": 1}, TypeError, "`smoothness` must be a function, got 1"),
+    ],
+)
+def test_bad_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        ox.scale_by_adasmooth(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"learning_rate": -0.1}, "`learning_rate` must be finite and >= 0, got -0.1"),
+        ({"weight_decay": -1.0}, "`weight_decay` must be finite and >= 0, got -1.0"),
+    ],
+)
+def test_bad_arguments_of_adasmooth(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ox.adasmooth(**{"learning_rate": 0.1, **arguments})

@@ -1,0 +1,242 @@
+"""The random streams: which bits, and which Gaussians they become."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from scipy import stats
+
+from optax_extras import _random
+
+WORDS = jnp.array([1, 2], jnp.uint32)
+
+
+def draw(tree, words=WORDS, step=0, stream="test"):
+    return _random.gaussian_like(
+        jnp.asarray(words), jnp.int32(step), tree, stream=stream
+    )
+
+
+def float64_box_muller(radius_bits, angle_bits):
+    u = (radius_bits.astype(np.float64) + 0.5) / 2**32
+    angle = angle_bits.astype(np.int32).astype(np.float64) * np.pi / 2**31
+    return np.sqrt(-2 * np.log(u)) * np.exp(1j * angle)
+
+
+def test_block_is_jax_threefry():
+    key = jax.random.key(12345, impl="threefry2x32")
+    for count in (0, 1, 77, 2**31, 2**32 - 1):
+        expected = jax.random.key_data(jax.random.fold_in(key, np.uint32(count)))
+        block = _random._threefry2x32(
+            jax.random.key_data(key), np.uint32(0), jnp.uint32(count)
+        )
+        np.testing.assert_array_equal(np.stack(block), expected)
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (3, 4), (2, 3, 4), (0, 3)])
+def test_element_index_is_row_major(shape):
+    high, low = _random._element_index(shape)
+    assert int(high) == 0
+    np.testing.assert_array_equal(low, np.arange(np.prod(shape)).reshape(shape))
+
+
+@pytest.mark.parametrize(
+    "shape", [(2**20, 2**13), (2**31, 7), (3, 2**16, 2**16), (2**16, 2**16, 5)]
+)
+def test_element_index_is_64_bits_wide(shape):
+    corner = tuple(slice(-2, None) for _ in shape)
+    high, low = jax.jit(lambda: [x[corner] for x in _random._element_index(shape)])()
+    index = (np.asarray(high, np.uint64) << np.uint64(32)) + np.asarray(low, np.uint64)
+    last = [np.arange(n - 2, n, dtype=np.uint64) for n in shape]
+    np.testing.assert_array_equal(
+        index, np.ravel_multi_index(np.meshgrid(*last, indexing="ij"), shape)
+    )
+
+
+def test_an_axis_too_long_is_refused():
+    with pytest.raises(ValueError, match=r"shape \(4294967296,\): an axis of 2\*\*32"):
+        jax.eval_shape(lambda: _random._element_index((2**32,)))
+
+
+def test_gaussians_follow_the_formula():
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 2**32, (2, 10**6), np.uint32)
+    bits[0, :6] = [0, 1, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1]
+    expected = float64_box_muller(*bits)
+    actual = np.asarray(_random._box_muller(*map(jnp.asarray, bits), False))
+    error = np.abs(actual - expected.real) / np.maximum(1, np.abs(expected.real))
+    assert error.max() < 1e-6
+    circular = np.asarray(_random._box_muller(*map(jnp.asarray, bits), True))
+    assert np.abs(circular - expected / np.sqrt(2)).max() < 2e-6
+
+
+def test_tails_reach_past_float32_normal():
+    z = _random._box_muller(jnp.uint32([0, 0]), jnp.uint32([0, 2**31]), False)
+    np.testing.assert_allclose(z, [6.76, -6.76], atol=0.01)
+
+
+def test_samples_are_normal():
+    z = np.asarray(draw(jnp.zeros(10**6)), np.float64)
+    assert stats.kstest(z, "norm").pvalue > 1e-6
+    for power, moment in {1: 0, 2: 1, 3: 0, 4: 3, 6: 15}.items():
+        # The variance of z^p is E z^2p − (E z^p)²; the factorials are E z^2p.
+        second = np.prod(np.arange(2 * power - 1, 0, -2.0))
+        error = 5.5 * np.sqrt((second - moment**2) / z.size)
+        assert abs(np.mean(z**power) - moment) < error
+
+
+def test_complex_samples_are_circular():
+    z = np.asarray(draw(jnp.zeros(10**6, jnp.complex64)))
+    assert z.dtype == np.complex64
+    error = 5.5 / np.sqrt(z.size)
+    assert abs(np.mean(np.abs(z) ** 2) - 1) < error
+    assert abs(np.mean(z**2)) < 2 * error
+    assert stats.kstest(np.sqrt(2) * z.real, "norm").pvalue > 1e-6
+    assert stats.kstest(np.sqrt(2) * z.imag, "norm").pvalue > 1e-6
+
+
+def test_no_correlation_between_elements_leaves_steps_keys_and_streams():
+    n = 2**16
+    tree = {"a": jnp.zeros((2**8, 2**8)), "b": jnp.zeros((2**8, 2**8))}
+    base = draw(tree)
+    matrix = np.asarray(base["a"])
+    flat = matrix.ravel()
+    others = [
+        np.roll(flat, 1),
+        np.roll(flat, 2),
+        np.roll(matrix, 1, axis=0).ravel(),
+        base["b"].ravel(),
+        draw(tree, step=1)["a"].ravel(),
+        draw(tree, words=_random.key_words(0))["a"].ravel(),
+        draw(tree, words=_random.key_words(1))["a"].ravel(),
+        draw(tree, stream="other")["a"].ravel(),
+    ]
+    for one in [flat, *others]:
+        for other in others:
+            if one is not other:
+                assert abs(np.mean(one * other)) < 5.5 / np.sqrt(n)
+                assert abs(np.mean((one**2 - 1) * (other**2 - 1))) < 11 / np.sqrt(n)
+
+
+def test_half_precision_trees_get_float32_noise():
+    for dtype in (jnp.bfloat16, jnp.float16):
+        z = draw(jnp.zeros(20_000, dtype))
+        assert z.dtype == jnp.float32
+        assert np.unique(z).size > 10_000
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 4), max_size=3))
+def test_an_element_depends_on_its_index_and_not_on_the_shape(shape):
+    size = int(np.prod(shape))
+    flat = draw(jnp.zeros(100))
+    np.testing.assert_array_equal(draw(jnp.zeros(shape)).ravel(), flat[:size])
+
+
+def test_attribute_and_dict_key_are_one_name_and_types_are_not():
+    words = _random._hash_words
+    key, attribute = jax.tree_util.DictKey("w"), jax.tree_util.GetAttrKey("w")
+    assert words("s", key) == words("s", attribute)
+    assert words("s", jax.tree_util.DictKey("0")) != words(
+        "s", jax.tree_util.SequenceKey(0)
+    )
+    assert words("s", key) != words("t", key)
+    ab, c = jax.tree_util.DictKey("ab"), jax.tree_util.DictKey("c")
+    a, bc = jax.tree_util.DictKey("a"), jax.tree_util.DictKey("bc")
+    assert words("s", ab, c) != words("s", a, bc)
+
+
+def test_a_path_that_changes_between_processes_is_refused():
+    class Opaque:
+        def __lt__(self, other):
+            return id(self) < id(other)
+
+    with pytest.raises(TypeError, match="the same in every process"):
+        draw({Opaque(): jnp.zeros(3)})
+
+
+def test_noise_is_the_same_in_another_process():
+    code = (
+        "import jax.numpy as jnp\n"
+        "from optax_extras import _random\n"
+        "z = _random.gaussian_like(jnp.array([1, 2], jnp.uint32), jnp.int32(3),"
+        " {'w': [jnp.zeros(4)]}, stream='test')\n"
+        "print(z['w'][0].tobytes().hex())"
+    )
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            check=True,
+            capture_output=True,
+            text=True,
+            env={"PYTHONHASHSEED": seed, "JAX_PLATFORMS": "cpu"},
+        ).stdout.strip()
+        for seed in ("1", "2")
+    }
+    here = np.asarray(draw({"w": [jnp.zeros(4)]}, step=3)["w"][0])
+    assert printed == {here.tobytes().hex()}
+
+
+def test_every_form_of_a_key_gives_the_same_words():
+    expected = np.array([0, 7], np.uint32)
+    typed = jax.random.key(7, impl="threefry2x32")
+    forms = (
+        7,
+        np.int64(7),
+        np.uint32(7),
+        np.array(7),
+        jnp.int32(7),
+        jnp.uint32(7),
+        typed,
+        jax.random.key_data(typed),
+        np.asarray(jax.random.key_data(typed)),
+    )
+    for key in forms:
+        np.testing.assert_array_equal(_random.key_words(key), expected)
+        if isinstance(key, jax.Array):
+            np.testing.assert_array_equal(jax.jit(_random.key_words)(key), expected)
+
+
+def test_python_and_traced_integers_agree_to_64_bits(x64):
+    for seed in (-1, -(2**40), 2**31, 2**32 + 5, 2**63 - 1):
+        expected = [seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF]
+        for key in (seed, jnp.int64(seed)):
+            np.testing.assert_array_equal(_random.key_words(key), expected)
+    np.testing.assert_array_equal(
+        _random.key_words(jnp.int32(-1)), _random.key_words(-1)
+    )
+    np.testing.assert_array_equal(_random.key_words(2**64 - 1), _random.key_words(-1))
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_keys_of_every_implementation_are_taken(impl):
+    words = [_random.key_words(jax.random.key(s, impl=impl)) for s in range(3)]
+    assert all(w.shape == (2,) and w.dtype == jnp.uint32 for w in words)
+    assert len({tuple(map(int, w)) for w in words}) == 3
+
+
+@pytest.mark.parametrize(
+    ("key", "error", "message"),
+    [
+        (None, TypeError, "`key` must be an int, .*, got None"),
+        (True, TypeError, "got True"),
+        (1.5, TypeError, "got 1.5"),
+        ("a", TypeError, "got 'a'"),
+        (jnp.float32(1), TypeError, r"got float32 of shape \(\)"),
+        (jnp.zeros(3, jnp.uint32), TypeError, r"got uint32 of shape \(3,\)"),
+        (jnp.zeros(2, jnp.int32), TypeError, r"got int32 of shape \(2,\)"),
+        (2**64, ValueError, "`key` must fit in 64 bits, got 18446744073709551616"),
+    ],
+)
+def test_what_is_no_key_is_refused(key, error, message):
+    with pytest.raises(error, match=message):
+        _random.key_words(key)
+
+
+def test_a_batch_of_keys_is_refused():
+    with pytest.raises(ValueError, match="`key` must be a single key"):
+        _random.key_words(jax.random.split(jax.random.key(0)))
