@@ -132,7 +132,7 @@ def scale_by_adasmooth(
 
     1. :math:`1 - \beta_{1,t}^t` is not the weight in :math:`m_t` when
        :math:`\beta_1` varies. When the gradient steadies early in training, steps are
-       too large by a factor of up to 1.65 with the defaults, and up to 50 where
+       too large by a factor of up to 1.65 with the defaults, and up to 69 where
        ``smoothness`` uses the whole range. ``debias="product"`` divides by the exact
        :math:`1 - \prod_i \beta_{1,i}`.
     2. :math:`\sigma(-v)` is at most ½, so :math:`\beta_1` never passes the middle of

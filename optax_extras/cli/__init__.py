@@ -1,0 +1,18 @@
+"""The `optax-extras` command."""
+
+import sys
+
+
+def main() -> None:
+    """Runs the command; a usage error is one line and exit code 2."""
+    try:
+        from typer.exceptions import TyperException
+
+        from optax_extras.cli._app import app
+    except ImportError as error:
+        sys.exit(f"optax-extras: {error}; pip install 'optax-extras[cli]'")
+    try:
+        sys.exit(app(standalone_mode=False))
+    except TyperException as error:
+        print(f"optax-extras: {error.format_message()}", file=sys.stderr)
+        sys.exit(error.exit_code)

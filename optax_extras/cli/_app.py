@@ -1,0 +1,158 @@
+"""The commands and their options."""
+
+import enum
+import math
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+)
+from rich.table import Table
+
+from optax_extras.cli import _catalogue, _report
+from optax_extras.cli._optimizers import OPTIMIZERS
+from optax_extras.tuning import Task, digits, train
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Optimizers for JAX, compared and listed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+OptimizerName = enum.Enum("OptimizerName", {name: name for name in OPTIMIZERS})  # type: ignore[misc]
+
+
+def _digits(batch_size: str) -> Task:
+    """The task for a batch size of N or "full"."""
+    if batch_size != "full" and not batch_size.isdecimal():
+        raise typer.BadParameter(
+            f"{batch_size!r} is neither a positive integer nor 'full'.",
+            param_hint="'--batch-size'",
+        )
+    try:
+        return digits(None if batch_size == "full" else int(batch_size))
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}.", param_hint="'--batch-size'") from error
+
+
+def _finite(value: float | None) -> float | None:
+    if value is not None and not (math.isfinite(value) and value >= 0):
+        raise typer.BadParameter(f"{value} is not a finite number >= 0.")
+    return value
+
+
+def _positive(value: float | None) -> float | None:
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise typer.BadParameter(f"{value} is not a finite number > 0.")
+    return value
+
+
+def _folder(path: Path) -> Path:
+    """Makes the folder before training, so that no result is lost."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / ".writable").touch()
+        (path / ".writable").unlink()
+    except OSError as error:
+        raise typer.BadParameter(
+            f"cannot write to {path}: {error.strerror}."
+        ) from error
+    return path
+
+
+def _advance(progress: Progress, bar: TaskID, done: int) -> None:
+    progress.update(bar, completed=done)
+
+
+@app.command()
+def compare(
+    optimizer: Annotated[
+        list[OptimizerName] | None,
+        typer.Option(help="Which to run; repeatable. All of them by default."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Updates of each run.")] = 1000,
+    batch_size: Annotated[
+        str,
+        typer.Option(
+            metavar="N|full",
+            help="Images in a mini-batch: 1 is stochastic, full is batch descent.",
+        ),
+    ] = "128",
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(callback=_finite, help="For all; by default each one's own."),
+    ] = None,
+    clip: Annotated[
+        float | None,
+        typer.Option(callback=_positive, help="Clip gradients to this global norm."),
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0, max=2**32 - 1, help="For parameters, mini-batches and noise."
+        ),
+    ] = 0,
+    out: Annotated[
+        Path, typer.Option(callback=_folder, help="Folder for the results.")
+    ] = Path("optax-extras-out"),
+) -> None:
+    """Train a small network on handwritten digits with each optimizer."""
+    task = _digits(batch_size)
+    names = list(dict.fromkeys(o.value for o in optimizer or OptimizerName))
+    caption = f"digits: {steps} steps, batch size {batch_size}, seed {seed}"
+    if clip is not None:
+        caption += f", gradients clipped to norm {clip:g}"
+    console, runs = Console(), []
+    try:
+        with Progress(
+            TextColumn("{task.description:>18}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            console=console,
+            transient=True,
+        ) as progress:
+            for name in names:
+                choice = OPTIMIZERS[name]
+                bar = progress.add_task(name, total=steps)
+                result = train(
+                    task,
+                    choice.build(learning_rate, clip, seed),
+                    steps=steps,
+                    seed=seed,
+                    eval_every=max(1, steps // 50),
+                    on_progress=partial(_advance, progress, bar),
+                )
+                rate = choice.learning_rate if learning_rate is None else learning_rate
+                runs.append(_report.Run(name, rate, result))
+                paths = _report.write(runs, out, caption)
+    except KeyboardInterrupt:
+        finished = ", ".join(run.optimizer for run in runs) or "nothing"
+        print(f"optax-extras: interrupted; finished: {finished}", file=sys.stderr)
+    if runs:
+        console.print(_report.table(runs))
+        console.print("written:", *map(str, paths), soft_wrap=True)
+    if len(runs) < len(names):
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command("list")
+def list_algorithms() -> None:
+    """Show every algorithm with its summary and papers."""
+    table = Table(show_lines=True)
+    table.add_column("name", no_wrap=True)
+    table.add_column("summary")
+    table.add_column("paper")
+    for entry in _catalogue.entries():
+        table.add_row(entry.name, entry.summary, "\n".join(entry.papers))
+    Console().print(table)
