@@ -6,6 +6,7 @@ import sys
 def main() -> None:
     """Runs the command; a usage error is one line and exit code 2."""
     try:
+        from typer import Abort
         from typer.exceptions import TyperException
 
         from optax_extras.cli._app import app
@@ -13,6 +14,8 @@ def main() -> None:
         sys.exit(f"optax-extras: {error}; pip install 'optax-extras[cli]'")
     try:
         sys.exit(app(standalone_mode=False))
+    except (Abort, KeyboardInterrupt):
+        sys.exit(130)
     except TyperException as error:
         print(f"optax-extras: {error.format_message()}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,10 +54,17 @@ class Run:
 
 def write(runs: Sequence[Run], folder: Path, caption: str) -> list[Path]:
     """Writes `summary.csv`, `curves.csv` and `loss.png`; returns their paths."""
-    paths = [folder / name for name in ("summary.csv", "curves.csv", "loss.png")]
-    _write_rows(paths[0], [run.summary() for run in runs])
-    _write_rows(paths[1], [row for run in runs for row in run.curve()])
-    _draw(runs, caption).savefig(paths[2], dpi=150)
+    contents = {
+        "summary.csv": _csv([run.summary() for run in runs]),
+        "curves.csv": _csv([row for run in runs for row in run.curve()]),
+        "loss.png": _png(runs, caption),
+    }
+    paths = []
+    for name, content in contents.items():
+        # Replacing a file whole keeps the last one when interrupted here.
+        unfinished = folder / f".{name}"
+        unfinished.write_bytes(content)
+        paths.append(unfinished.replace(folder / name))
     return paths
 
 
@@ -79,14 +87,15 @@ def table(runs: Sequence[Run]) -> Table:
     return result
 
 
-def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
-def _draw(runs: Sequence[Run], caption: str) -> Figure:
+def _png(runs: Sequence[Run], caption: str) -> bytes:
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     styles = ("-", "--", ":", "-.")
@@ -103,4 +112,6 @@ def _draw(runs: Sequence[Run], caption: str) -> Figure:
     axes.set_title(caption, fontsize="medium")
     axes.legend(title="optimizer (learning rate)", fontsize="small")
     axes.grid(alpha=0.3)
-    return figure
+    image = io.BytesIO()
+    figure.savefig(image, dpi=150)
+    return image.getvalue()
