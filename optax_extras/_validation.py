@@ -32,24 +32,19 @@ def number(
       interval: the allowed range in words, such as `in [0, 1)`.
       inside: whether a float lies in that range; NaN must not.
     """
-    if isinstance(value, (bool, np.bool_, str)) or not isinstance(
-        value, (int, float, np.number, np.ndarray, jax.Array)
-    ):
-        raise TypeError(f"`{name}` must be a number, got {value!r}")
     if isinstance(value, (np.ndarray, jax.Array)):
         if value.ndim:
             raise ValueError(
                 f"`{name}` must be a scalar, got an array of shape {value.shape}"
             )
-        if not (
-            jnp.issubdtype(value.dtype, jnp.floating)
-            or jnp.issubdtype(value.dtype, jnp.integer)
-        ):
+        if not any(jnp.issubdtype(value.dtype, t) for t in (np.floating, np.integer)):
             raise TypeError(f"`{name}` must be a real number, got dtype {value.dtype}")
+    elif isinstance(value, bool) or not isinstance(
+        value, (int, float, np.integer, np.floating)
+    ):
+        raise TypeError(f"`{name}` must be a real number, got {value!r}")
     if isinstance(value, jax.Array):
         return value
-    if isinstance(value, np.complexfloating):
-        raise TypeError(f"`{name}` must be a real number, got {value!r}")
     result = float(value)
     if not inside(result):
         raise ValueError(f"`{name}` must be {interval}, got {value}")

@@ -218,8 +218,8 @@ def test_accumulator_dtype():
         ({"decay": 1.0}, ValueError, r"`decay` must be in \[0, 1\).*, got 1.0"),
         ({"decay": -0.1}, ValueError, r"`decay` must be in \[0, 1\).*, got -0.1"),
         ({"decay": 1 - 1e-12}, ValueError, "after rounding to float32"),
-        ({"decay": None}, TypeError, "`decay` must be a number, got None"),
-        ({"decay": True}, TypeError, "`decay` must be a number, got True"),
+        ({"decay": None}, TypeError, "`decay` must be a real number, got None"),
+        ({"decay": True}, TypeError, "`decay` must be a real number, got True"),
         ({"decay": jnp.bfloat16(0.5)}, TypeError, "hyperparam_dtype=jnp.float32"),
         ({"nesterov": 1}, TypeError, "`nesterov` must be True or False, got 1"),
         ({"bias_correction": None}, TypeError, "`bias_correction` must be True or"),
@@ -241,7 +241,7 @@ def test_bad_arguments(arguments, error, message):
     ("arguments", "error", "message"),
     [
         ({"learning_rate": -1.0}, ValueError, "`learning_rate` must be finite and >="),
-        ({"learning_rate": None}, TypeError, "`learning_rate` must be a number"),
+        ({"learning_rate": None}, TypeError, "`learning_rate` must be a real number"),
         ({"momentum": 1}, ValueError, r"`momentum` must be in \[0, 1\)"),
         (
             {"learning_rate_inside": "yes"},
