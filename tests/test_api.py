@@ -21,7 +21,7 @@ MODULES = sorted(m.name for m in pkgutil.walk_packages(ox.__path__, "optax_extra
 FUNCTIONS = [n for n in ox.__all__ if inspect.isfunction(getattr(ox, n))]
 FAMILIES = ("adaptive", "momentum", "noise", "schedules")
 in_repository = pytest.mark.skipif(
-    not (ROOT / "pyproject.toml").exists(), reason="needs the repository's files"
+    not (ROOT / "README.md").exists(), reason="needs the repository's files"
 )
 
 
@@ -33,8 +33,6 @@ def run(*arguments):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples(name):
-    if name == "optax_extras.cli.__main__":
-        pytest.skip("runs the command")
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
@@ -90,7 +88,7 @@ def test_changelog_has_an_unreleased_section():
 
 
 def test_importing_stays_light():
-    heavy = ("matplotlib", "sklearn", "typer", "rich", "pytest", "chex", "flax")
+    heavy = ("matplotlib", "sklearn", "typer", "rich", "pytest", "flax")
     code = f"import sys, optax_extras; print([m for m in {heavy} if m in sys.modules])"
     assert run("-c", code).strip() == "[]"
 

@@ -124,8 +124,13 @@ def test_list_shows_every_function(monkeypatch, capsys):
 
 def test_interrupt_keeps_what_was_finished(tmp_path):
     command = "compare --steps 30000 --optimizer sgd --optimizer adam --batch-size 8"
+    # A shell's background jobs start with SIGINT ignored, which children inherit.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from optax_extras.cli import main; main()"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "optax_extras.cli", *command.split(), "--out", tmp_path],
+        [sys.executable, "-c", code, *command.split(), "--out", tmp_path],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

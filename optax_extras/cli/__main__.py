@@ -1,5 +1,0 @@
-"""Makes `python -m optax_extras.cli` the command."""
-
-from optax_extras.cli import main
-
-main()
