@@ -1,9 +1,11 @@
 """The commands and their options."""
 
+import contextlib
 import enum
 import math
+import signal
 import sys
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -71,8 +73,32 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _advance(progress: Progress, bar: TaskID, done: int) -> None:
-    progress.update(bar, completed=done)
+@contextlib.contextmanager
+def _interrupts_between_calls() -> Iterator[Callable[[], None]]:
+    """Holds Ctrl-C back until the function given is called, and raises it there.
+
+    Raised inside a running JAX computation it can end in a segmentation fault at exit.
+    A second Ctrl-C is not held back.
+    """
+    pending = []
+
+    def remember(*_: object) -> None:
+        pending.append(True)
+        signal.signal(signal.SIGINT, previous)
+
+    def raise_pending() -> None:
+        if pending:
+            raise KeyboardInterrupt
+
+    previous = signal.getsignal(signal.SIGINT)
+    if previous is not signal.default_int_handler:  # ignored in a background job
+        yield raise_pending
+        return
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield raise_pending
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 @app.command()
@@ -114,24 +140,30 @@ def compare(
     if clip is not None:
         caption += f", gradients clipped to norm {clip:g}"
     console, runs = Console(), []
+    progress = Progress(
+        TextColumn("{task.description:>18}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=console,
+        transient=True,
+    )
     try:
-        with Progress(
-            TextColumn("{task.description:>18}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            console=console,
-            transient=True,
-        ) as progress:
+        with progress, _interrupts_between_calls() as raise_pending:
             for name in names:
                 choice = OPTIMIZERS[name]
                 bar = progress.add_task(name, total=steps)
+
+                def on_progress(done: int, bar: TaskID = bar) -> None:
+                    progress.update(bar, completed=done)
+                    raise_pending()
+
                 result = train(
                     task,
                     choice.build(learning_rate, clip, seed),
                     steps=steps,
                     seed=seed,
-                    eval_every=max(1, steps // 50),
-                    on_progress=partial(_advance, progress, bar),
+                    eval_every=max(1, min(steps // 50, 1000)),
+                    on_progress=on_progress,
                 )
                 rate = choice.learning_rate if learning_rate is None else learning_rate
                 runs.append(_report.Run(name, rate, result))
