@@ -1,12 +1,13 @@
 """Shared arithmetic: dtypes to compute in, debiasing, and maps over trees."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from optax_extras import _validation
 from optax_extras._validation import Scalar, ScalarOrSchedule
 
 
@@ -109,17 +110,20 @@ def squared_magnitude(x: jax.Array) -> jax.Array:
 
 
 def map_with_buffers(
-    function: Callable[..., tuple[Any, ...]], updates: Any, *buffers: Any
+    function: Callable[..., tuple[Any, ...]],
+    updates: Any,
+    buffers: Sequence[Any],
+    statistics: Sequence[Any] = (),
 ) -> tuple[Any, ...]:
-    """Maps `(gradient, *buffers) -> (update, *new buffers)` over the leaves.
+    """Maps `(gradient, *buffers, *statistics) -> (update, *new buffers)` over leaves.
 
     A None gradient stays None and leaves its buffers as they are.
     """
     treedef: Any
-    leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda node: node is None)
-    columns = [treedef.flatten_up_to(tree) for tree in buffers]
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=_validation.is_none)
+    columns = [treedef.flatten_up_to(tree) for tree in (*buffers, *statistics)]
     rows = [
-        row if row[0] is None else function(*row)
+        row[: 1 + len(buffers)] if row[0] is None else function(*row)
         for row in zip(leaves, *columns, strict=True)
     ]
     if not rows:

@@ -45,7 +45,10 @@ def number(
         raise TypeError(f"`{name}` must be a real number, got {value!r}")
     if isinstance(value, jax.Array):
         return value
-    result = float(value)
+    try:
+        result = float(value)
+    except OverflowError:  # of an int
+        result = math.inf
     if not inside(result):
         raise ValueError(f"`{name}` must be {interval}, got {value}")
     return result
@@ -74,19 +77,16 @@ def decay(name: str, value: Any) -> Any:
         name,
         value,
         "in [0, 1) (after rounding to float32)",
-        lambda x: x >= 0 and bool(np.float32(x) < 1),
+        lambda x: 0 <= x < 1 - 2**-25,
     )
 
 
 def positive_integer(name: str, value: Any) -> Any:
     """Checks that a number is a positive integer; a JAX array's dtype is checked."""
-    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.integer):
-        return number(name, value, "", bool)
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+    if not jnp.issubdtype(getattr(value, "dtype", type(value)), np.integer):
         raise TypeError(f"`{name}` must be an integer, got {value!r}")
-    if value < 1:
-        raise ValueError(f"`{name}` must be >= 1, got {value}")
-    return int(value)
+    checked = number(name, value, ">= 1", lambda x: x >= 1)
+    return checked if isinstance(checked, jax.Array) else int(value)
 
 
 def is_zero(value: Any) -> bool:
@@ -129,7 +129,7 @@ def floating_dtype(name: str, value: Any) -> Any:
         raise TypeError(f"`{name}` must be a dtype, got {value!r}") from error
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"`{name}` must be a floating-point dtype, got {dtype}")
-    return dtype
+    return jax.dtypes.canonicalize_dtype(dtype)
 
 
 def inexact_leaves(name: str, tree: Any) -> None:
@@ -138,10 +138,16 @@ def inexact_leaves(name: str, tree: Any) -> None:
         dtype = getattr(leaf, "dtype", None)
         if dtype is None and isinstance(leaf, (float, complex)):
             continue
-        if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+        # There is no promotion from the 8-bit types and narrower to float32.
+        if (
+            dtype is None
+            or not jnp.issubdtype(dtype, jnp.inexact)
+            or dtype.itemsize < 2
+        ):
             what = f"dtype {dtype}" if dtype is not None else repr(leaf)
             raise TypeError(
-                f"`{name}` must have floating-point or complex leaves, got {what} at"
+                f"`{name}` must have floating-point or complex leaves of 16 bits or"
+                f" more, got {what} at"
                 f" {_show(path)}; leave such leaves out with `optax.masked`"
             )
 
@@ -158,13 +164,18 @@ def matching_trees(updates: Any, buffers: Any) -> None:
                 f" {_show(path)} is only in {where}"
             )
         gradient, buffer = gradients[path], expected[path]
+        if buffer is None and gradient is not None:
+            raise ValueError(
+                f"`updates` must be None at {_show(path)}, where the parameter given to"
+                f" `init` was None, got shape {np.shape(gradient)}"
+            )
         if gradient is not None and np.shape(gradient) != np.shape(buffer):
             raise ValueError(
                 f"`updates` must have the shapes of the parameters given to `init`: got"
                 f" {np.shape(gradient)} at {_show(path)}, the state has"
                 f" {np.shape(buffer)}"
             )
-    treedef: Any = jax.tree.structure(updates, is_leaf=_is_none)
+    treedef: Any = jax.tree.structure(updates, is_leaf=is_none)
     try:
         treedef.flatten_up_to(buffers)
     except ValueError as error:
@@ -175,12 +186,13 @@ def matching_trees(updates: Any, buffers: Any) -> None:
         ) from error
 
 
-def _is_none(node: Any) -> bool:
+def is_none(node: Any) -> bool:
+    """Whether a node of a tree is None, for `is_leaf`."""
     return node is None
 
 
 def _leaves_by_path(tree: Any) -> dict[Any, Any]:
-    return dict(jax.tree.leaves_with_path(tree, is_leaf=_is_none))
+    return dict(jax.tree.leaves_with_path(tree, is_leaf=is_none))
 
 
 def _show(path: Any) -> str:

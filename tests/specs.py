@@ -18,7 +18,7 @@ class Spec:
       name: the test id.
       factory: makes the transformation.
       arguments: the factory's keyword arguments.
-      sweep: a hyperparameter and the values to map over.
+      sweep: hyperparameters and the values of each to map over.
       scheduled: the arguments that also take a schedule.
       static: the arguments that `inject_hyperparams` must leave alone.
       stochastic: whether it draws random numbers from a `key` argument.
@@ -29,7 +29,9 @@ class Spec:
     name: str
     factory: Callable[..., optax.GradientTransformationExtraArgs]
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    sweep: tuple[str, tuple[float, ...]] = ("learning_rate", (0.0, 0.1, 1.0))
+    sweep: Mapping[str, tuple[float, ...]] = dataclasses.field(
+        default_factory=lambda: {"learning_rate": (0.0, 0.1, 1.0)}
+    )
     scheduled: tuple[str, ...] = ()
     static: tuple[str, ...] = ()
     stochastic: bool = False
@@ -54,35 +56,37 @@ NOISE = {
     "stochastic": True,
     "buffers": False,
     "key": 7,
-    "sweep": ("eta", (0.0, 0.1, 1.0)),
+    "static": ("key",),
+    "sweep": {"eta": (0.0, 0.1, 1.0), "gamma": (0.0, 0.55, 2.0)},
 }
-TRACE_BELONGS_TO_OPTAX = (
-    "optax.trace drops the buffer of a None gradient from its state"
-)
-DECAY = {"sweep": ("decay", (0.0, 0.5, 0.99)), "scheduled": ("decay",)}
+NOISY_SGD = {**NOISE, "learning_rate": 0.1}
+DECAY = {"sweep": {"decay": (0.0, 0.5, 0.99)}, "scheduled": ("decay",)}
 MOMENTUM = {
     "learning_rate": 0.1,
-    "sweep": ("momentum", (0.0, 0.5, 0.99)),
+    "sweep": {"momentum": (0.0, 0.5, 0.99), "learning_rate": (0.0, 0.1, 1.0)},
     "scheduled": ("learning_rate", "momentum"),
 }
-BETAS = {"sweep": ("b1_min", (0.0, 0.5, 0.9))}
+BETAS = {
+    "sweep": {
+        "b1_min": (0.0, 0.5, 0.9),
+        "b1_max": (0.9, 0.95, 0.999),
+        "b2": (0.0, 0.9, 0.999),
+        "gamma": (0.0, 0.5, 0.99),
+        "eps": (1e-8, 1e-3, 1.0),
+    }
+}
 
 SPECS = [
     spec(ox.add_decayed_noise, **NOISE, scheduled=("eta",)),
     spec(ox.add_decayed_noise, "int-gamma", **NOISE, gamma=2),
-    spec(ox.noisy_sgd, **NOISE, learning_rate=0.1, scheduled=("eta", "learning_rate")),
+    spec(ox.noisy_sgd, **NOISY_SGD, scheduled=("eta", "learning_rate")),
     spec(
         ox.noisy_sgd,
         "nesterov",
-        **{**NOISE, "buffers": True},
-        learning_rate=0.1,
+        **{**NOISY_SGD, "buffers": True},
+        scheduled=("momentum",),
         momentum=0.9,
         nesterov=True,
-        expected_failures={
-            "none_gradient_beside_a_parameter": TRACE_BELONGS_TO_OPTAX,
-            "structure_mismatch_raises": "optax.trace does not check",
-            "gradient_dtype_leaves_the_state_alone": "optax.trace promotes its buffer",
-        },
     ),
     spec(ox.trace_with_bias_correction, **DECAY),
     spec(ox.trace_with_bias_correction, "nesterov", **DECAY, nesterov=True),
@@ -93,6 +97,7 @@ SPECS = [
         **DECAY,
         initial_scale=0.1,
         key=7,
+        static=("key",),
         stochastic=True,
     ),
     spec(

@@ -17,23 +17,18 @@ Y = X @ jnp.array([[1.0], [-2.0], [0.5]])
 OPTIMIZERS = {
     "noisy_sgd": lambda: ox.noisy_sgd(0.1, 0.01, key=0),
     "momentum_sgd": lambda: ox.momentum_sgd(0.02, nesterov=True),
-    "nesterov_lookahead": lambda: ox.nesterov_lookahead(0.02),
     "adasmooth": lambda: ox.adasmooth(0.05, weight_decay=1e-4),
 }
 every_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 
 
-@every_optimizer
-def test_flax_nnx_optimizer(name):
-    model = nnx.Linear(3, 1, rngs=nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, OPTIMIZERS[name](), wrt=nnx.Param)
-
+def train_nnx(optimizer, model, gradients):
     def loss(model):
         return jnp.mean((model(X) - Y) ** 2)
 
     @nnx.jit
     def step(model, optimizer):
-        optimizer.update(model, nnx.grad(loss)(model))
+        optimizer.update(model, gradients(loss, model, optimizer))
 
     before = float(loss(model))
     for _ in range(200):
@@ -42,9 +37,42 @@ def test_flax_nnx_optimizer(name):
 
 
 @every_optimizer
+def test_flax_nnx_optimizer(name):
+    model = nnx.Linear(3, 1, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, OPTIMIZERS[name](), wrt=nnx.Param)
+    train_nnx(optimizer, model, lambda loss, model, _: nnx.grad(loss)(model))
+
+
+def test_flax_nnx_optimizer_with_look_ahead_gradients():
+    model = nnx.Linear(3, 1, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, ox.nesterov_lookahead(0.02), wrt=nnx.Param)
+
+    def pure(tree):
+        return jax.tree.map(
+            lambda x: x[...] if isinstance(x, nnx.Variable) else x,
+            tree,
+            is_leaf=lambda x: isinstance(x, nnx.Variable),
+        )
+
+    def gradients(loss, model, optimizer):
+        params = pure(nnx.state(model, nnx.Param))
+        nnx.update(
+            model, ox.nesterov_lookahead_params(pure(optimizer.opt_state), params)
+        )
+        grads = nnx.grad(loss)(model)
+        nnx.update(model, params)
+        return grads
+
+    train_nnx(optimizer, model, gradients)
+    with pytest.raises(ValueError, match="`params` must have the structure"):
+        ox.nesterov_lookahead_params(optimizer.opt_state, nnx.state(model, nnx.Param))
+
+
+@pytest.mark.parametrize("name", [*OPTIMIZERS, "look-ahead"])
 def test_equinox_training_step(name):
     model = eqx.nn.MLP(3, 1, 8, 1, key=jax.random.key(0))
-    tx = OPTIMIZERS[name]()
+    look_ahead = name == "look-ahead"
+    tx = ox.nesterov_lookahead(0.02) if look_ahead else OPTIMIZERS[name]()
     state = tx.init(eqx.filter(model, eqx.is_inexact_array))
 
     def loss(model):
@@ -52,8 +80,9 @@ def test_equinox_training_step(name):
 
     @eqx.filter_jit
     def step(model, state):
-        grads = eqx.filter_grad(loss)(model)
-        params = eqx.filter(model, eqx.is_inexact_array)
+        params, static = eqx.partition(model, eqx.is_inexact_array)
+        point = ox.nesterov_lookahead_params(state, params) if look_ahead else params
+        grads = eqx.filter_grad(loss)(eqx.combine(point, static))
         updates, state = tx.update(grads, state, params)
         return eqx.apply_updates(model, updates), state
 

@@ -211,6 +211,11 @@ def test_every_form_of_a_key_gives_the_same_words():
             np.testing.assert_array_equal(jax.jit(_random.key_words)(key), expected)
 
 
+def test_numpy_integers_keep_64_bits():
+    for key in (np.array(2**40 + 5), np.int64(2**40 + 5)):
+        np.testing.assert_array_equal(_random.key_words(key), [256, 5])
+
+
 def test_python_and_traced_integers_agree_to_64_bits(x64):
     for seed in (-1, -(2**40), 2**31, 2**32 + 5, 2**63 - 1):
         expected = [seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF]

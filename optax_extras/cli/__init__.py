@@ -17,5 +17,7 @@ def main() -> None:
     except (Abort, KeyboardInterrupt):
         sys.exit(130)
     except TyperException as error:
-        print(f"optax-extras: {error.format_message()}", file=sys.stderr)
+        message = error.format_message().replace("Value error, ", "")
+        if message:  # there is none where no arguments show the help
+            print(f"optax-extras: {message}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -5,10 +5,12 @@ import enum
 import math
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
+import optax
 import typer
 from rich.console import Console
 from rich.progress import (
@@ -60,17 +62,15 @@ def _positive(value: float | None) -> float | None:
     return value
 
 
-def _folder(path: Path) -> Path:
-    """Makes the folder before training, so that no result is lost."""
+def _make_folder(path: Path) -> None:
+    """Makes the folder for the results before training, so that none is lost."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / ".writable").touch()
-        (path / ".writable").unlink()
+        tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         raise typer.BadParameter(
-            f"cannot write to {path}: {error.strerror}."
+            f"cannot write to {path}: {error.strerror}.", param_hint="'--out'"
         ) from error
-    return path
 
 
 @contextlib.contextmanager
@@ -129,17 +129,18 @@ def compare(
             min=0, max=2**32 - 1, help="For parameters, mini-batches and noise."
         ),
     ] = 0,
-    out: Annotated[
-        Path, typer.Option(callback=_folder, help="Folder for the results.")
-    ] = Path("optax-extras-out"),
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path(
+        "optax-extras-out"
+    ),
 ) -> None:
     """Train a small network on handwritten digits with each optimizer."""
     task = _digits(batch_size)
+    _make_folder(out)
     names = list(dict.fromkeys(o.value for o in optimizer or OptimizerName))
     caption = f"digits: {steps} steps, batch size {batch_size}, seed {seed}"
     if clip is not None:
         caption += f", gradients clipped to norm {clip:g}"
-    console, runs = Console(), []
+    console = Console()
     progress = Progress(
         TextColumn("{task.description:>18}"),
         BarColumn(),
@@ -147,10 +148,24 @@ def compare(
         console=console,
         transient=True,
     )
+    runs: list[_report.Run] = []
+    paths: list[Path] = []
+    interrupted = False
     try:
         with progress, _interrupts_between_calls() as raise_pending:
             for name in names:
                 choice = OPTIMIZERS[name]
+                rate = choice.learning_rate if learning_rate is None else learning_rate
+                settings = {
+                    "learning_rate": rate,
+                    "steps": steps,
+                    "batch_size": batch_size,
+                    "clip": clip,
+                    "seed": seed,
+                }
+                tx = choice.make(rate, seed)
+                if clip is not None:
+                    tx = optax.chain(optax.clip_by_global_norm(clip), tx)
                 bar = progress.add_task(name, total=steps)
 
                 def on_progress(done: int, bar: TaskID = bar) -> None:
@@ -159,22 +174,23 @@ def compare(
 
                 result = train(
                     task,
-                    choice.build(learning_rate, clip, seed),
+                    tx,
                     steps=steps,
                     seed=seed,
                     eval_every=max(1, min(steps // 50, 1000)),
                     on_progress=on_progress,
                 )
-                rate = choice.learning_rate if learning_rate is None else learning_rate
-                runs.append(_report.Run(name, rate, result))
-                paths = _report.write(runs, out, caption)
+                finished = [*runs, _report.Run(name, settings, result)]
+                paths = _report.write(finished, out, caption)
+                runs = finished
     except KeyboardInterrupt:
-        finished = ", ".join(run.optimizer for run in runs) or "nothing"
-        print(f"optax-extras: interrupted; finished: {finished}", file=sys.stderr)
+        interrupted = True
+        kept = ", ".join(run.optimizer for run in runs) or "nothing"
+        print(f"optax-extras: interrupted; finished: {kept}", file=sys.stderr)
     if runs:
         console.print(_report.table(runs))
         console.print("written:", *map(str, paths), soft_wrap=True)
-    if len(runs) < len(names):
+    if interrupted:
         raise typer.Exit(INTERRUPTED)
 
 

@@ -21,16 +21,6 @@ class Choice:
     make: Callable[[float, int], optax.GradientTransformation]
     learning_rate: float
 
-    def build(
-        self, learning_rate: float | None, clip: float | None, seed: int
-    ) -> optax.GradientTransformation:
-        """The optimizer, behind clipping by the global norm where `clip` is given."""
-        rate = self.learning_rate if learning_rate is None else learning_rate
-        optimizer = self.make(rate, seed)
-        if clip is None:
-            return optimizer
-        return optax.chain(optax.clip_by_global_norm(clip), optimizer)
-
 
 def _without_noise(
     make: Callable[[float], optax.GradientTransformation],

@@ -16,10 +16,10 @@ from optax_extras.tuning import TrainingResult
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished training run of an optimizer."""
+    """A finished training run of an optimizer, and the options it ran under."""
 
     optimizer: str
-    learning_rate: float
+    settings: dict[str, Any]
     result: TrainingResult
 
     def final(self, metric: str) -> float:
@@ -30,8 +30,7 @@ class Run:
         """A row of numbers."""
         return {
             "optimizer": self.optimizer,
-            "learning_rate": self.learning_rate,
-            "steps": int(self.result.steps[-1]),
+            **self.settings,
             "train_loss": self.final("train_loss"),
             "test_accuracy": self.final("test_accuracy"),
             "steps_per_second": self.result.steps_per_second,
@@ -78,7 +77,7 @@ def table(runs: Sequence[Run]) -> Table:
         loss = run.final("train_loss")
         result.add_row(
             run.optimizer,
-            f"{run.learning_rate:g}",
+            f"{run.settings['learning_rate']:g}",
             f"{loss:.4g}" if math.isfinite(loss) else "diverged",
             f"{100 * run.final('test_accuracy'):.1f} %",
             f"{run.result.steps_per_second:,.0f}",
@@ -103,7 +102,7 @@ def _png(runs: Sequence[Run], caption: str) -> bytes:
         axes.plot(
             run.result.steps,
             run.result.metrics["train_loss"],
-            label=f"{run.optimizer} ({run.learning_rate:g})",
+            label=f"{run.optimizer} ({run.settings['learning_rate']:g})",
             linestyle=styles[i % len(styles)],
         )
     axes.set_yscale("log")

@@ -131,7 +131,7 @@ def nesterov_lookahead(
         updates, velocity = _numerics.map_with_buffers(
             lambda g, v: _velocity_leaf(g, v, state.momentum, rate),
             updates,
-            state.velocity,
+            [state.velocity],
         )
         count = optax.safe_increment(state.count)
         return updates, NesterovLookaheadState(
@@ -152,13 +152,16 @@ def nesterov_lookahead_params(
     Args:
       opt_state: the state of `nesterov_lookahead`, also inside `optax.chain`,
         `optax.masked`, `optax.partition`, `optax.MultiSteps` and the like.
-      params: the parameters :math:`\theta_t`.
+      params: the parameters :math:`\theta_t`, in the structure given to ``init``. The
+        state of `flax.nnx.Optimizer` wraps each array in a variable, which
+        ``nnx.as_pure`` takes off; take it off on both sides.
 
     Returns:
       The point, in the parameters' structure and dtypes.
 
     Raises:
-      ValueError: ``opt_state`` holds no state of `nesterov_lookahead`.
+      ValueError: ``opt_state`` holds no state of `nesterov_lookahead`, or one for other
+        parameters.
 
     Examples:
       >>> import jax.numpy as jnp, optax_extras
@@ -184,9 +187,20 @@ def nesterov_lookahead_params(
 
     def look_ahead(state: NesterovLookaheadState, params: optax.Params) -> optax.Params:
         def leaf(v: Any, p: Any) -> Any:
-            return p if is_masked(v) else _numerics.add_scaled(p, -state.momentum, v)
+            if is_masked(v):
+                return p
+            if jnp.shape(v) != jnp.shape(p):
+                raise ValueError(f"shape {jnp.shape(p)} beside {jnp.shape(v)}")
+            return _numerics.add_scaled(p, -state.momentum, v)
 
-        return jax.tree.map(leaf, state.velocity, params, is_leaf=is_masked)
+        try:
+            return jax.tree.map(leaf, state.velocity, params, is_leaf=is_masked)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "`params` must have the structure and shapes of those given to `init`,"
+                f" got {jax.tree.structure(params)} for a velocity of"
+                f" {jax.tree.structure(state.velocity)}: {error}"
+            ) from error
 
     for state in states:  # optax.partition keeps one for each group of leaves
         params = look_ahead(state, params)

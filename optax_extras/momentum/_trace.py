@@ -1,44 +1,14 @@
 """Momentum with exact bias correction (Polyak 1964; Sutskever et al. 2013)."""
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from optax_extras import _numerics, _random, _scaling, _validation
+from optax_extras import _numerics, _random, _scaling, _tracing, _validation
 from optax_extras._validation import Scalar, ScalarOrSchedule
-
-
-class TraceWithBiasCorrectionState(NamedTuple):
-    """State of `trace_with_bias_correction`."""
-
-    count: jax.Array  # type: ignore[assignment]  # updates so far; int32[]
-    trace: optax.Updates  # γ-discounted sum of updates; the parameters' shapes
-    weight: jax.Array  # w, the trace of a constant 1; float32[] or float64[]
-
-
-def _trace_leaf(
-    gradient: Any,
-    trace: jax.Array,
-    decay: jax.Array,
-    divisor: jax.Array,
-    nesterov: bool,
-) -> tuple[jax.Array, jax.Array]:
-    """One step of one leaf: (update, new trace)."""
-    dtype = jnp.result_type(gradient)
-    compute = _numerics.compute_dtype(dtype, trace.dtype)
-    real = _numerics.real_dtype(compute)
-    decay, divisor = decay.astype(real), divisor.astype(real)
-
-    def step(g: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array]:
-        m = g + decay * m
-        return (g + decay * m if nesterov else m) / divisor, m
-
-    update, trace_next = _numerics.by_part(
-        step, jnp.asarray(gradient).astype(compute), trace.astype(compute)
-    )
-    return update.astype(dtype), trace_next.astype(trace.dtype)
 
 
 def trace_with_bias_correction(
@@ -141,45 +111,24 @@ def trace_with_bias_correction(
         )
     words = _random.key_words(key) if random_start else None
 
-    def init(params: optax.Params) -> TraceWithBiasCorrectionState:
-        _validation.inexact_leaves("params", params)
-        trace = _numerics.zeros_like(params, accumulator_dtype)
-        if random_start:
-            noise = _random.gaussian_like(
-                jnp.asarray(words), jnp.int32(0), trace, stream="initial_momentum"
-            )
-            scale = jnp.asarray(initial_scale)
-            trace = jax.tree.map(
-                lambda m, z: _numerics.add_scaled(m, scale, z), trace, noise
-            )
-        return TraceWithBiasCorrectionState(
-            count=jnp.zeros((), jnp.int32),
-            trace=trace,
-            weight=jnp.zeros((), _numerics.statistic_dtype(params)),
+    def start(zeros: Any) -> Any:
+        if not random_start:
+            return zeros
+        noise = _random.gaussian_like(
+            jnp.asarray(words), jnp.int32(0), zeros, stream="initial_momentum"
+        )
+        scale = jnp.asarray(initial_scale)
+        return jax.tree.map(
+            lambda m, z: _numerics.add_scaled(m, scale, z), zeros, noise
         )
 
-    def update(
-        updates: optax.Updates,
-        state: TraceWithBiasCorrectionState,
-        params: optax.Params | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, TraceWithBiasCorrectionState]:
-        del params, extra_args
-        _validation.inexact_leaves("updates", updates)
-        _validation.matching_trees(updates, state.trace)
-        gamma = _numerics.evaluate(decay, state.count, state.weight.dtype)
-        weight = 1 + gamma * state.weight
-        gain = 1 + gamma * weight if nesterov else weight
-        divisor = gain * (1 - gamma) if bias_correction else jnp.ones_like(gain)
-        updates, trace = _numerics.map_with_buffers(
-            lambda g, m: _trace_leaf(g, m, gamma, divisor, nesterov),
-            updates,
-            state.trace,
-        )
-        count = optax.safe_increment(state.count)
-        return updates, TraceWithBiasCorrectionState(count, trace, weight)
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    return _tracing.accumulate(
+        decay,
+        nesterov=nesterov,
+        bias_correction=bias_correction,
+        accumulator_dtype=accumulator_dtype,
+        start=start,
+    )
 
 
 def momentum_sgd(
@@ -219,10 +168,11 @@ def momentum_sgd(
       bias_correction: whether to divide the velocity by the total weight in it, see
         `trace_with_bias_correction`.
       learning_rate_inside: whether the velocity contains the learning rate.
-      accumulator_dtype: real dtype of the velocity; by default each parameter's.
+      accumulator_dtype: real dtype of the velocity; by default each parameter's. With
+        small rates and half precision, float32 keeps what the parameter's would lose.
 
     Returns:
-      A gradient transformation.
+      A gradient transformation. Its trace is :math:`-v` where the rate is inside.
 
     Raises:
       ValueError: a number is out of its range.
@@ -247,10 +197,16 @@ def momentum_sgd(
       Sutskever et al. 2013, "On the importance of initialization and momentum in deep
       learning", ICML
     """
-    momentum = _validation.or_schedule(_validation.decay, "momentum", momentum)
-    rate = _scaling.scale_by_learning_rate(learning_rate)
-    trace = trace_with_bias_correction(
-        momentum, nesterov, accumulator_dtype, bias_correction=bias_correction
-    )
     inside = _validation.flag("learning_rate_inside", learning_rate_inside)
-    return optax.chain(rate, trace) if inside else optax.chain(trace, rate)
+    trace = partial(
+        _tracing.accumulate,
+        _validation.or_schedule(_validation.decay, "momentum", momentum),
+        nesterov=_validation.flag("nesterov", nesterov),
+        bias_correction=_validation.flag("bias_correction", bias_correction),
+        accumulator_dtype=_validation.floating_dtype(
+            "accumulator_dtype", accumulator_dtype
+        ),
+    )
+    if inside:
+        return trace(gain=_scaling.descent(learning_rate))
+    return optax.chain(trace(), _scaling.scale_by_learning_rate(learning_rate))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_extras import _numerics, _random, _scaling, _validation
+from optax_extras import _numerics, _random, _scaling, _tracing, _validation
 from optax_extras._validation import Scalar, ScalarOrSchedule
 
 
@@ -22,7 +22,7 @@ def _deviation(
 ) -> jax.Array:
     """√(η / (1 + t)^γ), written so that a large power cannot overflow."""
     steps = 1 + count.astype(dtype)
-    power = _numerics.evaluate(gamma, count, dtype)
+    power = _numerics.scalar(gamma, dtype)
     return jnp.sqrt(_numerics.evaluate(eta, count, dtype)) * steps ** (-power / 2)
 
 
@@ -64,11 +64,12 @@ def add_decayed_noise(
     Args:
       eta: variance at t = 0, at least 0; a number, a 0-d array or a schedule. The
         paper uses 0.01, 0.3 and 1.0.
-      gamma: exponent of the decay; 0 keeps the variance constant.
+      gamma: exponent of the decay; 0 keeps the variance constant, less makes it grow.
       key: an int, a key from `jax.random.key` of any implementation, or the uint32
-        words of one. It is copied into the state by ``init``, so
-        with `optax.inject_hyperparams` it counts at ``init`` only. ``update(...,
-        key=k)`` uses ``k`` in place of the state's key for that step. `jax.vmap` of
+        words of one, copied into the state by ``init``. With
+        `optax.inject_hyperparams`, name it in ``static_args``: as a hyperparameter it
+        would count at ``init`` only. ``update(..., key=k)`` uses ``k`` in place of the
+        state's key for that step, in every stage of a chain that draws. `jax.vmap` of
         ``init`` over parameters gives every member the same key; make the
         transformation inside the mapped function, with ``key`` mapped, for different
         ones.
@@ -148,12 +149,12 @@ def noisy_sgd(
     gamma: Scalar = 0.55,
     *,
     key: Any,
-    momentum: Scalar | None = None,
+    momentum: ScalarOrSchedule | None = None,
     nesterov: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""SGD with gradient noise of decaying variance, and momentum if asked for.
 
-    `add_decayed_noise`, then `optax.trace` where ``momentum`` is given, then the
+    `add_decayed_noise`, then a momentum trace where ``momentum`` is given, then the
     learning rate: :math:`\theta_{t+1} = \theta_t - \alpha\,(\nabla L(\theta_t) +
     \mathcal{N}(0, \eta / (1 + t)^\gamma))`. See `add_decayed_noise` for when to use it.
 
@@ -162,7 +163,8 @@ def noisy_sgd(
       eta: variance of the noise at t = 0.
       gamma: exponent of the decay.
       key: an int, a key, or the uint32 words of one.
-      momentum: decay of a momentum trace behind the noise, in [0, 1); None for none.
+      momentum: decay of a momentum trace behind the noise, in [0, 1); a number, a 0-d
+        array or a schedule; None for none.
       nesterov: whether that trace is Nesterov's.
 
     Returns:
@@ -194,6 +196,7 @@ def noisy_sgd(
         raise ValueError("`nesterov` must be False without `momentum`, got True")
     stages = [add_decayed_noise(eta, gamma, key=key)]
     if momentum is not None:
-        stages.append(optax.trace(_validation.decay("momentum", momentum), nesterov))
+        decay = _validation.or_schedule(_validation.decay, "momentum", momentum)
+        stages.append(_tracing.accumulate(decay, nesterov=nesterov))
     stages.append(_scaling.scale_by_learning_rate(learning_rate))
     return optax.chain(*stages)

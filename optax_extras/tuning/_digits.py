@@ -52,13 +52,23 @@ def digits(batch_size: int | None = 128, hidden: int = 64) -> Task:
         activity = jax.nn.relu(x @ params["w1"] + params["b1"][None])
         return activity @ params["w2"] + params["b2"][None]
 
-    def batch(key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def plan(key: jax.Array, start: jax.Array, length: int) -> jax.Array:
+        """Indices of images, int32[length, batch_size]; one shuffle an epoch."""
         if batch_size is None:
-            return jnp.asarray(x_train), jnp.asarray(y_train)
-        epoch, position = jnp.divmod(step, size // batch_size)
-        order = jax.random.permutation(jax.random.fold_in(key, epoch), size)
-        chosen = jax.lax.dynamic_slice_in_dim(order, position * batch_size, batch_size)
-        return jnp.asarray(x_train)[chosen], jnp.asarray(y_train)[chosen]
+            return jnp.tile(jnp.arange(size)[None], (length, 1))
+        batches = size // batch_size
+        first, skipped = jnp.divmod(start, batches)
+
+        def epoch(number: jax.Array) -> jax.Array:
+            order = jax.random.permutation(jax.random.fold_in(key, number), size)
+            return order[: batches * batch_size].reshape(batches, batch_size)
+
+        epochs = jax.vmap(epoch)(first + jnp.arange(-(-length // batches) + 1))
+        rows = epochs.reshape(-1, batch_size)
+        return jax.lax.dynamic_slice_in_dim(rows, skipped, length)
+
+    def batch(indices: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jnp.asarray(x_train)[indices], jnp.asarray(y_train)[indices]
 
     def loss(params: Any, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
         x, y = batch
@@ -70,7 +80,7 @@ def digits(batch_size: int | None = 128, hidden: int = 64) -> Task:
         train_loss = loss(params, (jnp.asarray(x_train), jnp.asarray(y_train)))
         return {"train_loss": train_loss, "test_accuracy": jnp.mean(correct)}
 
-    return Task("digits", init, batch, loss, evaluate)
+    return Task("digits", init, plan, batch, loss, evaluate)
 
 
 def _load() -> tuple[np.ndarray[Any, Any], ...]:

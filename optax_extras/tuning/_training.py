@@ -69,17 +69,22 @@ def train(
     init_key, batch_key = jax.random.split(jax.random.key(seed))
     tx = optax.with_extra_args_support(optimizer)
 
-    def step(carry: Any, count: jax.Array) -> tuple[Any, None]:
+    def step(carry: Any, entry: Any) -> tuple[Any, None]:
         params, state = carry
-        grads = jax.grad(task.loss)(params, task.batch(batch_key, count))
+        grads = jax.grad(task.loss)(params, task.batch(entry))
         updates, state = tx.update(grads, state, params)
         return (optax.apply_updates(params, updates), state), None
 
     @partial(jax.jit, donate_argnums=0, static_argnames="length")
     def run(carry: Any, start: jax.Array, *, length: int) -> Any:
-        return jax.lax.scan(step, carry, start + jnp.arange(length))[0]
+        return jax.lax.scan(step, carry, task.plan(batch_key, start, length))[0]
 
-    evaluate = jax.jit(task.evaluate)
+    metrics = jax.jit(task.evaluate)
+
+    def evaluate(params: Any) -> dict[str, Any]:
+        # Fetched at once, so that the next call of the loop has the device to itself.
+        return jax.device_get(metrics(params))  # type: ignore[no-any-return]
+
     params = jax.jit(task.init)(init_key)
     carry = (params, jax.jit(tx.init)(params))
     parameters = sum(p.size for p in jax.tree.leaves(params))

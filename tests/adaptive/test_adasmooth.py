@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given, settings, strategies as st
+from scipy.special import expit
 
 import optax_extras as ox
 
@@ -16,10 +18,6 @@ GRADIENTS = [
     {"w": RNG.normal(size=(2, 3)) * 0.3, "b": RNG.normal(size=3) * 0.1 + 0.2}
     for _ in range(STEPS)
 ]
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def pool(tree, scope):
@@ -43,7 +41,7 @@ def oracle(
     eps_root=0.0,
     scope="tree",
     normalize=False,
-    smoothness=lambda v: sigmoid(-v),
+    smoothness=lambda v: expit(-v),
     debias="power",
 ):
     """The source's equations in float64: the update of every step."""
@@ -163,11 +161,33 @@ def test_literal_debiasing_overshoots_and_the_product_does_not():
     assert largest(debias="product", **exp) == pytest.approx(1, rel=1e-5)
 
 
-@pytest.mark.parametrize(("high", "documented"), [(0.9495, 1.65), (0.999, 69)])
-def test_documented_worst_case_of_the_literal_debiasing(high, documented):
-    t = np.arange(2, 100)
-    worst = ((1 - 0.9 ** (t - 1) * high) / (1 - high**t)).max()
-    assert worst == pytest.approx(documented, rel=5e-3)
+@pytest.mark.parametrize(
+    ("options", "documented"),
+    [
+        ({}, 1.11),
+        ({"gamma": 0.0}, 1.5),
+        ({"smoothness": lambda v: jnp.exp(-v)}, 10.0),
+    ],
+    ids=["default", "gamma=0", "exp"],
+)
+def test_documented_overshoot_of_the_literal_debiasing(options, documented):
+    """The largest step of a steady leaf over when and how wildly another alternates."""
+    tx = ox.scale_by_adasmooth(**options)
+
+    def largest(size, stop):
+        t = jnp.arange(120)
+        wild = jnp.where(t < stop, size * (-1.0) ** t, size * (-1.0) ** (stop - 1))
+
+        def body(state, x):
+            updates, state = tx.update({"steady": jnp.ones(()), "wild": x}, state)
+            return state, updates["steady"]
+
+        start = tx.init({"steady": jnp.zeros(()), "wild": jnp.zeros(())})
+        return jax.lax.scan(body, start, wild)[1].max()
+
+    sizes, stops = jnp.geomspace(0.3, 30, 41), jnp.arange(2, 30)
+    grid = jax.jit(jax.vmap(jax.vmap(largest, (None, 0)), (0, None)))(sizes, stops)
+    assert float(grid.max()) == pytest.approx(documented, rel=0.04)
 
 
 def test_b1_stays_below_the_middle_by_default():
@@ -244,23 +264,79 @@ def test_state_bytes():
 def test_weight_decay_is_decoupled_and_masked():
     params = {"w": jnp.ones(2), "b": jnp.ones(2)}
     grads = jax.tree.map(jnp.ones_like, params)
-    tx = ox.adasmooth(0.1, weight_decay=0.5, mask={"w": True, "b": False})
+    mask = {"w": True, "b": False}
+    tx = ox.adasmooth(0.1, weight_decay=0.5, mask=mask)
+    without = ox.adasmooth(0.1, mask=mask).init(params)
+    assert jax.tree.structure(tx.init(params)) == jax.tree.structure(without)
     updates, _ = tx.update(grads, tx.init(params), params)
     np.testing.assert_allclose(updates["w"], -0.1 * (1 + 0.5), rtol=1e-6)
     np.testing.assert_allclose(updates["b"], -0.1, rtol=1e-6)
-    with pytest.raises(ValueError, match="params"):
+    with pytest.raises(ValueError, match="`params` must be given to `update`"):
         tx.update(grads, tx.init(params))
+    ox.adasmooth(0.1).update(grads, without)
 
 
-def test_alias_is_the_chain():
-    params = jax.tree.map(jnp.float32, GRADIENTS[0])
-    tx = ox.adasmooth(0.1, 0.5, 0.8, 0.99, 0.7, 1e-3, normalize=True)
-    parts = optax.chain(
-        ox.scale_by_adasmooth(0.5, 0.8, 0.99, 0.7, 1e-3, normalize=True),
-        optax.scale(-0.1),
+KEYWORDS = {
+    "b1_min": 0.5,
+    "b1_max": 0.95,
+    "b2": 0.9,
+    "gamma": 0.5,
+    "eps": 1e-2,
+    "eps_root": 1e-2,
+    "scope": "element",
+    "normalize": True,
+    "smoothness": lambda v: jnp.exp(-v),
+    "debias": "product",
+}
+
+
+@pytest.mark.parametrize("name", KEYWORDS)
+def test_alias_passes_every_option_on(name):
+    option = {name: KEYWORDS[name]}
+    alias = updates_of(ox.adasmooth(0.1, **option))
+    direction = ox.scale_by_adasmooth(**option)
+    assert_close(
+        alias, updates_of(optax.chain(direction, optax.scale(-0.1))), rtol=1e-6
     )
-    del params
-    assert_close(updates_of(tx), updates_of(parts), rtol=1e-6)
+    default = updates_of(ox.adasmooth(0.1))
+    assert any(
+        not np.allclose(a[k], d[k], rtol=1e-5)
+        for a, d in zip(alias, default, strict=True)
+        for k in a
+    )
+
+
+def test_mu_dtype():
+    params = {"r": jnp.ones(2), "c": jnp.ones(2, jnp.complex64)}
+    tx = ox.adasmooth(0.1, mu_dtype=jnp.bfloat16)
+    mu = optax.tree.get(tx.init(params), "mu")
+    assert (mu["r"].dtype, mu["c"].dtype) == (jnp.bfloat16, jnp.complex64)
+    double = ox.scale_by_adasmooth(mu_dtype="float64")  # float32 without x64, as in jax
+    assert double.init(params).mu["r"].dtype == jnp.float32
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    shape=st.lists(st.integers(0, 3), max_size=3),
+    b1=st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)).map(sorted),
+    b2=st.floats(0.1, 0.999),
+    gamma=st.floats(0, 0.99),
+    scope=st.sampled_from(("tree", "leaf", "element")),
+    normalize=st.booleans(),
+    debias=st.sampled_from(("power", "product")),
+    scale=st.sampled_from((1e-3, 1.0, 1e3)),
+)
+def test_oracle_anywhere(shape, b1, b2, gamma, scope, normalize, debias, scale):
+    rng = np.random.default_rng(1)
+    gradients = [
+        {"w": np.float32(scale * rng.normal(size=shape)), "b": np.float32(rng.normal())}
+        for _ in range(5)
+    ]
+    gradients = [{k: np.float64(v) for k, v in g.items()} for g in gradients]
+    options = {"scope": scope, "normalize": normalize, "debias": debias}
+    actual = updates_of(ox.scale_by_adasmooth(*b1, b2, gamma, **options), gradients)
+    expected = oracle(gradients, *b1, b2, gamma, **options)
+    assert_close(actual, expected, rtol=2e-4, atol=2e-4)
 
 
 def test_smoothness_is_clipped_and_its_shape_checked():

@@ -9,7 +9,7 @@ import time
 import pytest
 
 import optax_extras as ox
-from optax_extras.cli import main
+from optax_extras.cli import _report, main
 from optax_extras.cli._optimizers import OPTIMIZERS
 
 
@@ -57,6 +57,8 @@ def test_options_reach_the_run(monkeypatch, tmp_path, size):
     assert [row["optimizer"] for row in summary] == ["adam", "sgd"]
     assert {row["learning_rate"] for row in summary} == {"0.01"}
     assert {row["steps"] for row in summary} == {"20"}
+    assert {row["batch_size"] for row in summary} == {size}
+    assert {(row["seed"], row["clip"]) for row in summary} == {("1", "0.5")}
 
 
 def losses(monkeypatch, folder, *options):
@@ -111,6 +113,41 @@ def test_bad_values_are_one_line_and_exit_code_2(
     assert message in captured.err
     assert captured.err.count("\n") == 1
     assert not captured.out
+
+
+def test_a_bad_value_leaves_no_folder(monkeypatch, tmp_path):
+    folder = tmp_path / "new"
+    invoke(monkeypatch, "compare", "--batch-size", "ten", "--out", str(folder))
+    assert not folder.exists()
+
+
+def test_no_arguments_show_the_help(monkeypatch, capsys):
+    invoke(monkeypatch)
+    captured = capsys.readouterr()
+    assert "compare" in captured.out + captured.err
+    assert "optax-extras: " not in captured.err
+
+
+def test_an_interrupt_while_writing_counts_as_one(monkeypatch, capsys, tmp_path):
+    write = _report.write
+
+    def interrupted(runs, *rest):
+        if len(runs) == 2:
+            raise KeyboardInterrupt
+        return write(runs, *rest)
+
+    monkeypatch.setattr(_report, "write", interrupted)
+    options = ["--steps", "2", "--optimizer", "sgd", "--optimizer", "adam", "--out"]
+    assert invoke(monkeypatch, "compare", *options, str(tmp_path)) == 130
+    assert "interrupted; finished: sgd" in capsys.readouterr().err
+    assert [row["optimizer"] for row in rows(tmp_path / "summary.csv")] == ["sgd"]
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optax_extras.cli._app", None)
+    monkeypatch.setattr(sys, "argv", ["optax-extras"])
+    with pytest.raises(SystemExit, match=r"pip install 'optax-extras\[cli\]'"):
+        main()
 
 
 def test_list_shows_every_function(monkeypatch, capsys):

@@ -138,6 +138,13 @@ def test_points_keep_the_dtype():
     assert (point["h"].dtype, point["c"].dtype) == (jnp.bfloat16, jnp.complex64)
 
 
+def test_params_that_do_not_fit_are_refused():
+    state = after_one_step(ox.nesterov_lookahead(0.1), {"a": jnp.ones(2)})
+    for params in ({"b": jnp.ones(2)}, {"a": jnp.ones((3, 1))}, [jnp.ones(2)]):
+        with pytest.raises(ValueError, match="`params` must have the structure and sh"):
+            ox.nesterov_lookahead_params(state, params)
+
+
 def test_a_state_of_something_else_is_refused():
     with pytest.raises(ValueError, match="must hold the state of `nesterov_lookahead`"):
         ox.nesterov_lookahead_params(optax.adam(0.1).init(jnp.zeros(2)), jnp.zeros(2))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given, settings, strategies as st
 
 import optax_extras as ox
 from optax_extras import _random
@@ -212,12 +213,57 @@ def test_accumulator_dtype():
     assert half.init(jnp.ones(2)).trace.dtype == jnp.bfloat16
 
 
+def test_a_small_rate_inside_is_not_lost_in_half_precision():
+    options = {"momentum": 0.99, "accumulator_dtype": jnp.float32}
+    tx = ox.momentum_sgd(1e-5, **options)
+    params = jnp.zeros((), jnp.float16)
+    state = tx.init(params)
+    for _ in range(500):
+        updates, state = jax.jit(tx.update)(jnp.float16(1e-3), state)
+    expected = -1e-5 * np.float64(np.float16(1e-3)) * (1 - 0.99**500) / 0.01
+    np.testing.assert_allclose(state.trace, expected, rtol=1e-4)
+    np.testing.assert_allclose(updates, expected, rtol=0.05)  # a float16 subnormal
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.lists(st.integers(0, 3), max_size=3),
+    dtype=st.sampled_from((np.float16, jnp.bfloat16, np.float32)),
+    decays=st.lists(st.floats(0, 0.99), min_size=5, max_size=5),
+    nesterov=st.booleans(),
+    bias_correction=st.booleans(),
+)
+def test_oracle_anywhere(shape, dtype, decays, nesterov, bias_correction):
+    rng = np.random.default_rng(1)
+    tx = ox.trace_with_bias_correction(
+        lambda t: jnp.asarray(decays)[t],
+        nesterov,
+        jnp.float32,
+        bias_correction=bias_correction,
+    )
+    state = tx.init(jnp.zeros(shape, dtype))
+    m, w = np.zeros(shape), 0.0
+    for gamma in decays:
+        gradient = jnp.asarray(rng.normal(size=shape), dtype)
+        updates, state = tx.update(gradient, state)
+        g = np.asarray(gradient, np.float64)
+        m, w = g + gamma * m, 1 + gamma * w
+        u, gain = (g + gamma * m, 1 + gamma * w) if nesterov else (m, w)
+        expected = u / (gain * (1 - gamma)) if bias_correction else u
+        tolerance = max(1e-5, float(jnp.finfo(dtype).eps))
+        np.testing.assert_allclose(
+            np.asarray(updates, np.float64), expected, tolerance, tolerance
+        )
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         ({"decay": 1.0}, ValueError, r"`decay` must be in \[0, 1\).*, got 1.0"),
         ({"decay": -0.1}, ValueError, r"`decay` must be in \[0, 1\).*, got -0.1"),
         ({"decay": 1 - 1e-12}, ValueError, "after rounding to float32"),
+        ({"decay": 1e300}, ValueError, r"`decay` must be in \[0, 1\).*, got 1e\+300"),
+        ({"decay": 10**400}, ValueError, r"`decay` must be in \[0, 1\).*, got 1000"),
         ({"decay": None}, TypeError, "`decay` must be a real number, got None"),
         ({"decay": True}, TypeError, "`decay` must be a real number, got True"),
         ({"decay": jnp.bfloat16(0.5)}, TypeError, "hyperparam_dtype=jnp.float32"),
@@ -258,3 +304,23 @@ def test_bad_arguments_of_momentum_sgd(arguments, error, message):
 def test_integer_parameters_are_refused_at_init():
     with pytest.raises(TypeError, match=r"`params` must have .* int32 at \['n'\]"):
         ox.trace_with_bias_correction().init({"n": jnp.zeros(3, jnp.int32)})
+
+
+def test_parameters_that_were_none_are_named():
+    tx = ox.trace_with_bias_correction()
+    state = tx.init({"a": None})
+    with pytest.raises(ValueError, match=r"`updates` must be None at \['a'\].*\(3,\)"):
+        tx.update({"a": jnp.ones(3)}, state)
+
+
+def test_eight_bit_leaves_are_refused():
+    with pytest.raises(TypeError, match=r"16 bits or more, got dtype float8_e4m3fn"):
+        ox.trace_with_bias_correction().init({"a": jnp.ones(3, jnp.float8_e4m3fn)})
+
+
+def test_every_option_of_the_velocity_form_is_used():
+    params = jnp.ones(2, jnp.bfloat16)
+    for make in (ox.momentum_sgd, ox.nesterov_lookahead):
+        state = make(0.1, accumulator_dtype=jnp.float32).init(params)
+        dtypes = {leaf.dtype.name for leaf in jax.tree.leaves(state)}
+        assert dtypes == {"int32", "float32"}

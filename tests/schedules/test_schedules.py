@@ -51,6 +51,12 @@ def test_schedules_take_arrays_and_keep_strict_promotion():
         assert float(momentum(jnp.int32(10))) == pytest.approx(0.75)
 
 
+def test_transition_steps_may_be_a_numpy_integer():
+    for steps in (np.int64(10), np.array(10)):
+        assert float(ox.inverse_time_decay(1.0, 1.0, steps)(10)) == 0.5
+        assert float(ox.inverse_time_decay(1.0, 1.0, steps, True)(19)) == 0.5
+
+
 def test_schedules_under_x64(x64):
     assert ox.inverse_time_decay(0.1, 0.5)(3).dtype == jnp.float64
     assert float(ox.inverse_time_decay(0.1, 0.5)(1)) == 0.1 / 1.5

@@ -1,0 +1,64 @@
+"""How much the gradient changes from step to step, over a choice of scopes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from optax_extras import _numerics
+
+SCOPES = ("tree", "leaf", "element")
+
+
+def zero_statistic(params: optax.Params, scope: str) -> Any:
+    """A zero for each scope; from the parameters, so that it varies where they do."""
+    return _pool(_numerics.real_zeros_like(params), scope)
+
+
+def per_leaf(statistic: Any, scope: str, tree: Any) -> Any:
+    """The statistic that belongs to each leaf of `tree`."""
+    return jax.tree.map(lambda _: statistic, tree) if scope == "tree" else statistic
+
+
+def change(
+    previous: optax.Updates, updates: optax.Updates, scope: str, normalize: bool
+) -> Any:
+    """‖g − g'‖² over each scope; relative to ‖g‖² + ‖g'‖² if normalized, in [0, 2].
+
+    Where there is no gradient, it counts as unchanged.
+    """
+
+    def pooled(squares: Callable[[jax.Array, jax.Array], jax.Array]) -> Any:
+        def leaf(old: jax.Array, new: Any) -> jax.Array:
+            new = old if new is None else jnp.asarray(new)
+            compute = _numerics.compute_dtype(old.dtype, new.dtype)
+            return squares(old.astype(compute), new.astype(compute))
+
+        return jax.tree.map(
+            _finite, _pool(jax.tree.map(leaf, previous, updates), scope)
+        )
+
+    squared = _numerics.squared_magnitude
+    difference = pooled(lambda old, new: squared(new - old))
+    if not normalize:
+        return difference
+    magnitude = pooled(lambda old, new: squared(new) + squared(old))
+    return jax.tree.map(lambda d, m: d / jnp.where(m > 0, m, 1), difference, magnitude)
+
+
+def _pool(squares: Any, scope: str) -> Any:
+    if scope == "element":
+        return squares
+    sums = jax.tree.map(jnp.sum, squares)
+    if scope == "leaf":
+        return sums
+    dtype = _numerics.statistic_dtype(sums)
+    return sum((x.astype(dtype) for x in jax.tree.leaves(sums)), jnp.zeros((), dtype))
+
+
+def _finite(square: jax.Array) -> jax.Array:
+    """Keeps an overflow out of averages, in which infinity would stay for ever."""
+    return jnp.minimum(square, np.finfo(square.dtype).max / 4)
