@@ -12,7 +12,7 @@ radius and the angle of a Box-Muller pair.
 import functools
 import hashlib
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,8 @@ _LOG = (
 )
 # fmt: on
 _SIN = (1.5707963, -0.64596337, 0.07968848, -0.004672228, 0.00015082056)
+# Elements from which a leaf is drawn alone; 4 MiB of float32.
+_LARGE = 2**20
 _KEY_FORMS = "an int, a key from `jax.random.key`, or the uint32 words of one"
 
 
@@ -84,15 +86,79 @@ def gaussian_like(words: jax.Array, step: jax.Array, tree: Any, *, stream: str) 
       float32 leaves of mean 0 and variance 1; complex64 leaves, circular and of
       variance 1, where `tree` is complex.
     """
+    flat, treedef = jax.tree.flatten_with_path(tree)
+    if not flat:
+        return tree
+    high, low = np.array([_hash_words(stream, *path) for path, _ in flat]).T
     step_words = _threefry2x32(words, np.uint32(0), step.astype(jnp.uint32))
+    leaf_words = jnp.stack(_threefry2x32(step_words, high, low), axis=1)
+    alone: list[tuple[int, _Kind]] = []
+    groups: dict[_Kind, list[int]] = {}
+    for i, (_, leaf) in enumerate(flat):
+        kind = _kind(leaf)
+        if _is_drawn_alone(kind):
+            alone.append((i, kind))
+        else:
+            groups.setdefault(kind, []).append(i)
 
-    def draw(path: Any, leaf: Any) -> jax.Array:
-        leaf_words = _threefry2x32(step_words, *_hash_words(stream, *path))
-        high, low = _element_index(jnp.shape(leaf))
-        radius_bits, angle_bits = _threefry2x32(leaf_words, high, low)
-        return _box_muller(radius_bits, angle_bits, jnp.iscomplexobj(leaf))
+    # Of a condition that always holds, and that XLA cannot know to, the results are
+    # opaque: it compiles one generator for each group, where it would copy one into
+    # every use, and one use for each kind, as the positions are no constants to it.
+    def draw_groups(leaf_words: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
+        stacks = [
+            jax.vmap(_draw, (0, None))(leaf_words[np.array(members)], kind)
+            for kind, members in groups.items()
+        ]
+        zero = jnp.minimum(step, 0).astype(jnp.uint32)
+        positions = range(max(map(len, groups.values())))
+        return stacks, [zero + np.uint32(position) for position in positions]
 
-    return jax.tree.map_with_path(draw, tree)
+    def draw_nothing(leaf_words: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
+        shapes = jax.eval_shape(draw_groups, leaf_words)
+        zeros: tuple[Any, Any] = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), shapes
+        )
+        return zeros
+
+    noise: list[Any] = [None] * len(flat)
+    if groups:
+        drawn = lax.cond(step >= 0, draw_groups, draw_nothing, leaf_words)
+        for members, stack in zip(groups.values(), drawn[0], strict=True):
+            for i, position in zip(members, drawn[1], strict=False):
+                noise[i] = lax.dynamic_index_in_dim(stack, position, keepdims=False)
+    for i, kind in alone:
+        noise[i] = _draw(leaf_words[i], kind)
+    return jax.tree.unflatten(treedef, noise)
+
+
+class _Kind(NamedTuple):
+    """What a draw depends on beside its key."""
+
+    shape: tuple[int, ...]
+    is_complex: bool
+    sharding: Any  # of a leaf on an explicit mesh; otherwise None
+
+
+def _kind(leaf: Any) -> _Kind:
+    sharding = jax.typeof(leaf).sharding
+    explicit = jax.sharding.AxisType.Explicit in sharding.mesh.axis_types
+    return _Kind(
+        jnp.shape(leaf), jnp.iscomplexobj(leaf), sharding if explicit else None
+    )
+
+
+def _is_drawn_alone(kind: _Kind) -> bool:
+    """Whether a leaf's noise is fused into what uses it, without memory of its own.
+
+    Small leaves of one kind are drawn together, which compiles faster; not where there
+    are several devices, since leaves of a group may be sharded in different ways.
+    """
+    return math.prod(kind.shape) >= _LARGE or jax.device_count() > 1
+
+
+def _draw(words: jax.Array, kind: _Kind) -> jax.Array:
+    bits = _threefry2x32(words, *_element_index(kind.shape, kind.sharding))
+    return _box_muller(*bits, kind.is_complex)
 
 
 def _box_muller(radius_bits: jax.Array, angle_bits: jax.Array, pair: bool) -> jax.Array:
@@ -137,12 +203,12 @@ def _polynomial(coefficients: tuple[float, ...], x: jax.Array) -> jax.Array:
     return result
 
 
-def _element_index(shape: tuple[int, ...]) -> tuple[Any, jax.Array]:
+def _element_index(shape: tuple[int, ...], sharding: Any = None) -> tuple[Any, Any]:
     """The row-major index of every element, as the high and low word of 64 bits."""
     split = len(shape)
     while split and math.prod(shape[split - 1 :]) < 2**32:
         split -= 1
-    column = _index32(shape, range(split, len(shape)))
+    column = _index32(shape, range(split, len(shape)), sharding)
     if not split:
         return np.uint32(0), column
     if math.prod(shape[:split]) >= 2**32 or split == len(shape):
@@ -150,18 +216,17 @@ def _element_index(shape: tuple[int, ...]) -> tuple[Any, jax.Array]:
             f"noise for a leaf of shape {shape}: an axis of 2**32 elements or more is"
             " not supported"
         )
-    row = _index32(shape, range(split))
+    row = _index32(shape, range(split), sharding)
     high, low = _multiply(row, math.prod(shape[split:]))
     low = low + column
     return high + (low < column).astype(jnp.uint32), low
 
 
-def _index32(shape: tuple[int, ...], axes: range) -> jax.Array:
-    index = jnp.zeros(shape, jnp.uint32)
+def _index32(shape: tuple[int, ...], axes: range, sharding: Any) -> jax.Array:
+    index = jnp.zeros((), jnp.uint32)
     for axis in axes:
-        index = index * np.uint32(shape[axis]) + lax.broadcasted_iota(
-            jnp.uint32, shape, axis
-        )
+        position = lax.broadcasted_iota(jnp.uint32, shape, axis, out_sharding=sharding)
+        index = index * np.uint32(shape[axis]) + position
     return index
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from scipy import stats
 
 from optax_extras import _random
@@ -146,6 +147,111 @@ def test_an_element_depends_on_its_index_and_not_on_the_shape(shape):
     size = int(np.prod(shape))
     flat = draw(jnp.zeros(100))
     np.testing.assert_array_equal(draw(jnp.zeros(shape)).ravel(), flat[:size])
+
+
+GROUPED = {
+    "a": [jnp.zeros((3, 4)) for _ in range(5)],
+    "b": [jnp.zeros(7, jnp.bfloat16) for _ in range(3)],
+    "c": [jnp.zeros((3, 4), jnp.complex64) for _ in range(2)],
+    "single": jnp.zeros((2, 2)),
+    "scalar": jnp.zeros(()),
+    "empty": [jnp.zeros((0, 3)), jnp.zeros((0, 3))],
+}
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """Draws small leaves together, as where there is one device."""
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    _random.gaussian_like.clear_cache()
+    yield
+    _random.gaussian_like.clear_cache()
+
+
+def compiled(tree):
+    return _random.gaussian_like.lower(
+        WORDS, jnp.int32(0), tree, stream="test"
+    ).compile()
+
+
+def test_grouping_does_not_change_the_noise(request):
+    alone = draw(GROUPED)
+    request.getfixturevalue("one_device")
+    together = draw(GROUPED)
+    assert "conditional" in compiled(GROUPED).as_text()
+    jax.tree.map(np.testing.assert_array_equal, together, alone)
+    large = {"w": jnp.zeros(_random._LARGE), "v": jnp.zeros(_random._LARGE - 1)}
+    for name, z in draw(large).items():
+        np.testing.assert_array_equal(z, draw({name: large[name]})[name])
+
+
+def test_grouped_noise_under_vmap_and_scan(one_device):
+    def of_key(seed, step):
+        words = jnp.asarray(_random.key_words(seed))
+        return _random.gaussian_like(words, step, GROUPED, stream="test")
+
+    seeds, steps = jnp.arange(3), jnp.arange(3)
+    expected = [of_key(i, jnp.int32(i)) for i in range(3)]
+    batched = jax.vmap(of_key)(seeds, steps)
+    _, scanned = jax.lax.scan(lambda c, x: (c, of_key(*x)), None, (seeds, steps))
+    for i in range(3):
+        for results in (batched, scanned):
+            member = jax.tree.map(lambda x: x[i], results)  # noqa: B023
+            jax.tree.map(np.testing.assert_array_equal, member, expected[i])
+
+
+def test_generators_grow_with_kinds_and_not_with_leaves(one_device):
+    def generators(leaves):
+        tree = [jnp.zeros((8, 8))] * leaves + [jnp.zeros(8)] * leaves
+        return compiled(tree).as_text().count(" xor(")
+
+    assert generators(2) == generators(20) > 0
+
+
+def test_temporary_memory_is_at_most_the_noise(one_device):
+    def step(params, words):
+        z = _random.gaussian_like(words, jnp.int32(1), params, stream="test")
+        return jax.tree.map(lambda p, z: p - 0.1 * z, params, z)
+
+    def temporary_bytes_per_parameter(params):
+        program = jax.jit(step, donate_argnums=0).lower(params, WORDS).compile()
+        size = sum(p.size for p in jax.tree.leaves(params))
+        return program.memory_analysis().temp_size_in_bytes / size
+
+    assert temporary_bytes_per_parameter({"w": jnp.zeros(_random._LARGE)}) < 0.01
+    small = [jnp.zeros((128, 128)) for _ in range(30)]
+    assert temporary_bytes_per_parameter(small) < 4.1
+
+
+COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute")
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("axes", [(8,), (4, 2)])
+def test_each_device_draws_its_own_shard(axes, kind):
+    mesh = jax.make_mesh(axes, ("x", "y")[: len(axes)], axis_types=(kind,) * len(axes))
+    one = [P("x"), P(None, "x"), P(None, None, "x")]
+    two = [P("x", "y"), P("y", "x"), P(("x", "y")), P(None, "y", "x")]
+    specs = one if len(axes) == 1 else one + two
+    with jax.set_mesh(mesh):
+        params = {
+            f"{i}{j}": jax.device_put(jnp.zeros((16, 24, 64)), NamedSharding(mesh, s))
+            for i, s in enumerate(specs)
+            for j in range(2)
+        }
+
+        def step(params):
+            z = _random.gaussian_like(WORDS, jnp.int32(1), params, stream="test")
+            return jax.tree.map(lambda p, z: p - 0.1 * z, params, z)
+
+        shardings = jax.tree.map(lambda p: p.sharding, params)
+        program = jax.jit(step, out_shardings=shardings).lower(params).compile()
+    text = program.as_text()
+    assert not [name for name in COLLECTIVES if name in text]
+    assert "[16,24,64]" not in text
+    expected = draw({name: jnp.zeros((16, 24, 64)) for name in params}, step=1)
+    for name, p in program(params).items():
+        np.testing.assert_allclose(p, -0.1 * expected[name], rtol=1e-6)
 
 
 def test_attribute_and_dict_key_are_one_name_and_types_are_not():
