@@ -92,14 +92,10 @@ def gaussian_like(words: jax.Array, step: jax.Array, tree: Any, *, stream: str) 
     high, low = np.array([_hash_words(stream, *path) for path, _ in flat]).T
     step_words = _threefry2x32(words, np.uint32(0), step.astype(jnp.uint32))
     leaf_words = jnp.stack(_threefry2x32(step_words, high, low), axis=1)
-    alone: list[tuple[int, _Kind]] = []
-    groups: dict[_Kind, list[int]] = {}
+    kinds: dict[_Kind, list[int]] = {}
     for i, (_, leaf) in enumerate(flat):
-        kind = _kind(leaf)
-        if _is_drawn_alone(kind):
-            alone.append((i, kind))
-        else:
-            groups.setdefault(kind, []).append(i)
+        kinds.setdefault(_kind(leaf), []).append(i)
+    groups = {kind: i for kind, i in kinds.items() if _is_drawn_together(kind, len(i))}
 
     # Of a condition that always holds, and that XLA cannot know to, the results are
     # opaque: it compiles one generator for each group, where it would copy one into
@@ -126,8 +122,10 @@ def gaussian_like(words: jax.Array, step: jax.Array, tree: Any, *, stream: str) 
         for members, stack in zip(groups.values(), drawn[0], strict=True):
             for i, position in zip(members, drawn[1], strict=False):
                 noise[i] = lax.dynamic_index_in_dim(stack, position, keepdims=False)
-    for i, kind in alone:
-        noise[i] = _draw(leaf_words[i], kind)
+    for kind, members in kinds.items():
+        if kind not in groups:
+            for i in members:
+                noise[i] = _draw(leaf_words[i], kind)
     return jax.tree.unflatten(treedef, noise)
 
 
@@ -147,13 +145,14 @@ def _kind(leaf: Any) -> _Kind:
     )
 
 
-def _is_drawn_alone(kind: _Kind) -> bool:
-    """Whether a leaf's noise is fused into what uses it, without memory of its own.
+def _is_drawn_together(kind: _Kind, leaves: int) -> bool:
+    """Whether the leaves of a kind are drawn at once, which compiles faster.
 
-    Small leaves of one kind are drawn together, which compiles faster; not where there
-    are several devices, since leaves of a group may be sharded in different ways.
+    Otherwise the noise is fused into what uses it, without memory of its own: that of
+    large leaves, of one alone, and where there are several devices, on which leaves of
+    one kind may be sharded in different ways.
     """
-    return math.prod(kind.shape) >= _LARGE or jax.device_count() > 1
+    return leaves > 1 and math.prod(kind.shape) < _LARGE and jax.device_count() == 1
 
 
 def _draw(words: jax.Array, kind: _Kind) -> jax.Array:
