@@ -100,11 +100,6 @@ def assert_finite(tree):
             assert bool(jnp.isfinite(leaf).all()), jax.tree_util.keystr(path)
 
 
-def avals(tree):
-    """Shape, dtype and weak type of every leaf."""
-    return jax.tree.map(lambda x: jax.typeof(jnp.asarray(x)).str_short(True), tree)
-
-
 def check_state_is_a_fixed_point(spec: Spec):
     tx, params = spec.make(), parameters()
     state = jax.eval_shape(tx.init, params)

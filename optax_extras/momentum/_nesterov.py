@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_extras import _numerics, _validation
+from optax_extras import _numerics, _tracing, _validation
 from optax_extras._validation import ScalarOrSchedule
 
 
@@ -22,16 +22,9 @@ def _velocity_leaf(
     gradient: Any, velocity: jax.Array, momentum: jax.Array, rate: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """One step of one leaf: (update, new velocity)."""
-    dtype = jnp.result_type(gradient)
-    compute = _numerics.compute_dtype(dtype, velocity.dtype)
-    real = _numerics.real_dtype(compute)
-    momentum, rate = momentum.astype(real), rate.astype(real)
-    v = _numerics.by_part(
-        lambda g, v: momentum * v + rate * g,
-        jnp.asarray(gradient).astype(compute),
-        velocity.astype(compute),
-    )
-    return (-v).astype(dtype), v.astype(velocity.dtype)
+    one = jnp.ones_like(rate)
+    step, v = _tracing.trace_leaf(gradient, velocity, momentum, rate, one, False)
+    return -step, v
 
 
 def nesterov_lookahead(
