@@ -204,41 +204,19 @@ def _polynomial(coefficients: tuple[float, ...], x: jax.Array) -> jax.Array:
 
 def _element_index(shape: tuple[int, ...], sharding: Any = None) -> tuple[Any, Any]:
     """The row-major index of every element, as the high and low word of 64 bits."""
-    split = len(shape)
-    while split and math.prod(shape[split - 1 :]) < 2**32:
-        split -= 1
-    column = _index32(shape, range(split, len(shape)), sharding)
-    if not split:
-        return np.uint32(0), column
-    if math.prod(shape[:split]) >= 2**32 or split == len(shape):
-        raise ValueError(
-            f"noise for a leaf of shape {shape}: an axis of 2**32 elements or more is"
-            " not supported"
-        )
-    row = _index32(shape, range(split), sharding)
-    high, low = _multiply(row, math.prod(shape[split:]))
-    low = low + column
-    return high + (low < column).astype(jnp.uint32), low
+    if math.prod(shape) <= 2**32:
+        return np.uint32(0), _row_major(shape, sharding, np.uint32)
+    with jax.enable_x64(True):
+        index = _row_major(shape, sharding, np.uint64)
+        return (index >> np.uint64(32)).astype(jnp.uint32), index.astype(jnp.uint32)
 
 
-def _index32(shape: tuple[int, ...], axes: range, sharding: Any) -> jax.Array:
-    index = jnp.zeros((), jnp.uint32)
-    for axis in axes:
-        position = lax.broadcasted_iota(jnp.uint32, shape, axis, out_sharding=sharding)
-        index = index * np.uint32(shape[axis]) + position
+def _row_major(shape: tuple[int, ...], sharding: Any, dtype: Any) -> jax.Array:
+    index = jnp.zeros((), dtype)
+    for axis, size in enumerate(shape):
+        position = lax.broadcasted_iota(dtype, shape, axis, out_sharding=sharding)
+        index = index * np.uint64(size).astype(dtype) + position
     return index
-
-
-def _multiply(x: jax.Array, y: int) -> tuple[jax.Array, jax.Array]:
-    """The high and low word of the 64-bit product of uint32 numbers."""
-    mask, half = np.uint32(0xFFFF), np.uint32(16)
-    x_high, x_low = x >> half, x & mask
-    y_high, y_low = np.uint32(y >> 16), np.uint32(y & 0xFFFF)
-    low = x_low * y_low
-    middle = x_high * y_low + (low >> half)
-    carry = (middle & mask) + x_low * y_high
-    high = x_high * y_high + (middle >> half) + (carry >> half)
-    return high, (carry << half) | (low & mask)
 
 
 def _threefry2x32(words: Any, high: Any, low: Any) -> tuple[jax.Array, jax.Array]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from jax.extend.random import threefry_2x32
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from scipy import stats
 
@@ -32,14 +33,38 @@ def float64_box_muller(radius_bits, angle_bits, pair):
     return np.sqrt(2 * minus_log) * np.sin(np.pi * s / 2)
 
 
-def test_block_is_jax_threefry():
+def test_blocks_are_jax_threefry_word_for_word():
+    rng = np.random.default_rng(0)
+    keys = rng.integers(0, 2**32, (50, 2), np.uint32)
+    high, low = rng.integers(0, 2**32, (2, 1000), np.uint32)
+    edges = np.uint32([0, 1, 2**31 - 1, 2**31, 2**32 - 1])
+    corners = np.stack(np.meshgrid(edges, edges)).reshape(2, -1)
+    high, low = np.concatenate([(high, low), corners], axis=1)
+    for key in map(jnp.asarray, [*keys, *corners.T]):
+        expected = threefry_2x32(key, jnp.concatenate([high, low])).reshape(2, -1)
+        np.testing.assert_array_equal(_random._threefry2x32(key, high, low), expected)
+
+
+def test_bits_of_a_leaf_are_jax_random_bits(x64):
     key = jax.random.key(12345, impl="threefry2x32")
-    for count in (0, 1, 77, 2**31, 2**32 - 1):
-        expected = jax.random.key_data(jax.random.fold_in(key, np.uint32(count)))
-        block = _random._threefry2x32(
-            jax.random.key_data(key), np.uint32(0), jnp.uint32(count)
-        )
-        np.testing.assert_array_equal(np.stack(block), expected)
+    expected = jax.random.bits(key, (7, 11, 13), jnp.uint64)
+    high, low = _random._threefry2x32(
+        jax.random.key_data(key), *_random._element_index((7, 11, 13))
+    )
+    np.testing.assert_array_equal(high, (expected >> 32).astype(jnp.uint32))
+    np.testing.assert_array_equal(low, expected.astype(jnp.uint32))
+
+
+def test_leaf_keys_are_two_blocks_of_the_users():
+    leaf = jnp.zeros(5)
+    high, low = _random._hash_words("test", jax.tree_util.DictKey("w"))
+    step = threefry_2x32(WORDS, jnp.uint32([0, 3]))
+    key = threefry_2x32(step, jnp.stack([high, low]))
+    bits = threefry_2x32(
+        key, jnp.concatenate([jnp.zeros(5), jnp.arange(5)]).astype(jnp.uint32)
+    )
+    expected = _random._box_muller(*bits.reshape(2, 5), False)
+    np.testing.assert_array_equal(draw({"w": leaf}, step=3)["w"], expected)
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (3, 4), (2, 3, 4), (0, 3)])
@@ -57,21 +82,25 @@ def test_element_index_is_row_major(shape):
         ((3, 2**16, 2**16), (1, 2**16 - 2, 2**16 - 2)),
         ((2**16, 2**16, 5), (2**16 - 2, 2**16 - 2, 3)),
         ((2**20, 5000), (858_993, 2295)),  # the low word overflows within this row
+        ((2**33 + 1,), (2**32 - 1,)),
+        ((2, 2**32 + 5, 3), (0, 2**32, 1)),
+        ((2**32,), (2**32 - 2,)),
     ],
 )
 def test_element_index_is_64_bits_wide(shape, start):
     window = tuple(slice(i, i + 2) for i in start)
-    high, low = jax.jit(lambda: [x[window] for x in _random._element_index(shape)])()
+
+    @jax.jit
+    def words():
+        index = _random._element_index(shape)
+        return [jnp.broadcast_to(x, shape)[window] for x in index]
+
+    high, low = words()
     index = (np.asarray(high, np.uint64) << np.uint64(32)) + np.asarray(low, np.uint64)
     axes = [np.arange(i, i + 2, dtype=np.uint64) for i in start]
     np.testing.assert_array_equal(
         index, np.ravel_multi_index(np.meshgrid(*axes, indexing="ij"), shape)
     )
-
-
-def test_an_axis_too_long_is_refused():
-    with pytest.raises(ValueError, match=r"shape \(4294967296,\): an axis of 2\*\*32"):
-        jax.eval_shape(lambda: _random._element_index((2**32,)))
 
 
 @pytest.mark.parametrize("pair", [False, True])
@@ -219,6 +248,8 @@ def test_temporary_memory_is_at_most_the_noise(one_device):
         return program.memory_analysis().temp_size_in_bytes / size
 
     assert temporary_bytes_per_parameter({"w": jnp.zeros(_random._LARGE)}) < 0.01
+    huge = {"w": jax.ShapeDtypeStruct((2**33 + 1,), jnp.bfloat16)}
+    assert temporary_bytes_per_parameter(huge) < 1e-6
     small = [jnp.zeros((128, 128)) for _ in range(30)]
     assert temporary_bytes_per_parameter(small) < 4.1
 
