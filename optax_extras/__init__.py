@@ -14,9 +14,17 @@ from optax_extras.momentum import (
     trace_with_bias_correction as trace_with_bias_correction,
 )
 from optax_extras.noise import (
+    AddAnticorrelatedNoiseState as AddAnticorrelatedNoiseState,
     AddDecayedNoiseState as AddDecayedNoiseState,
+    AddLangevinNoiseState as AddLangevinNoiseState,
+    PSGLDState as PSGLDState,
+    add_anticorrelated_noise as add_anticorrelated_noise,
     add_decayed_noise as add_decayed_noise,
+    add_langevin_noise as add_langevin_noise,
+    anti_pgd as anti_pgd,
     noisy_sgd as noisy_sgd,
+    psgld as psgld,
+    sgld as sgld,
 )
 from optax_extras.schedules import (
     inverse_time_decay as inverse_time_decay,
@@ -27,9 +35,17 @@ __version__ = "0.1.0"
 
 __all__ = [
     # Gradient noise.
+    "AddAnticorrelatedNoiseState",
     "AddDecayedNoiseState",
+    "AddLangevinNoiseState",
+    "PSGLDState",
+    "add_anticorrelated_noise",
     "add_decayed_noise",
+    "add_langevin_noise",
+    "anti_pgd",
     "noisy_sgd",
+    "psgld",
+    "sgld",
     # Momentum.
     "NesterovLookaheadState",
     "TraceWithBiasCorrectionState",

@@ -91,13 +91,22 @@ def scaled(x: Any, scale: jax.Array) -> jax.Array:
     return product.astype(dtype)
 
 
-def add_scaled(x: Any, scale: jax.Array, y: jax.Array) -> jax.Array:
-    """Computes x + scale·y in x's dtype, rounded once; scale is real and 0-d."""
+def add_scaled(x: Any, *terms: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Adds scale·y for each (scale, y) to x, in x's dtype, rounded once.
+
+    Every scale is real and 0-d.
+    """
     dtype = jnp.result_type(x)
     compute = compute_dtype(dtype)
-    scale = scale.astype(real_dtype(compute))
+    scales = [scale.astype(real_dtype(compute)) for scale, _ in terms]
+
+    def add(x: jax.Array, *ys: jax.Array) -> jax.Array:
+        for scale, y in zip(scales, ys, strict=True):
+            x = x + scale * y
+        return x
+
     total: jax.Array = by_part(
-        lambda x, y: x + scale * y, jnp.asarray(x).astype(compute), y.astype(compute)
+        add, jnp.asarray(x).astype(compute), *(y.astype(compute) for _, y in terms)
     )
     return total.astype(dtype)
 

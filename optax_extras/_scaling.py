@@ -36,7 +36,7 @@ def add_decayed_weights(
             raise ValueError("`params` must be given to `update` for `weight_decay`")
         scale = _numerics.scalar(weight, _numerics.statistic_dtype(updates))
         return jax.tree.map(
-            lambda g, p: None if g is None else _numerics.add_scaled(g, scale, p),
+            lambda g, p: None if g is None else _numerics.add_scaled(g, (scale, p)),
             updates,
             params,
             is_leaf=_validation.is_none,

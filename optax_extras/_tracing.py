@@ -74,8 +74,7 @@ def accumulate(
         **extra_args: Any,
     ) -> tuple[optax.Updates, TraceWithBiasCorrectionState]:
         del params, extra_args
-        _validation.inexact_leaves("updates", updates)
-        _validation.matching_trees(updates, state.trace)
+        _validation.gradients(updates, state.trace)
         dtype = state.weight.dtype
         gamma = _numerics.evaluate(decay, state.count, dtype)
         factor = _numerics.evaluate(gain, state.count, dtype)

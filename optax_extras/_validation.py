@@ -59,6 +59,11 @@ def nonnegative(name: str, value: Any) -> Any:
     return number(name, value, "finite and >= 0", lambda x: math.isfinite(x) and x >= 0)
 
 
+def positive(name: str, value: Any) -> Any:
+    """Checks that a number is finite and above 0."""
+    return number(name, value, "finite and > 0", lambda x: math.isfinite(x) and x > 0)
+
+
 def finite(name: str, value: Any) -> Any:
     """Checks that a number is finite."""
     return number(name, value, "finite", math.isfinite)
@@ -130,6 +135,12 @@ def floating_dtype(name: str, value: Any) -> Any:
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"`{name}` must be a floating-point dtype, got {dtype}")
     return jax.dtypes.canonicalize_dtype(dtype)
+
+
+def gradients(updates: Any, buffers: Any) -> None:
+    """Raises unless `updates` are inexact and fit the state's `buffers`."""
+    inexact_leaves("updates", updates)
+    matching_trees(updates, buffers)
 
 
 def inexact_leaves(name: str, tree: Any) -> None:

@@ -483,10 +483,11 @@ def check_count_saturates(spec: Spec):
     tx = spec.make()
     state = tx.init(params)
     last = np.iinfo(np.int32).max
-    state = optax.tree.set(
+    state = jax.tree.map_with_path(
+        lambda path, value: (
+            jnp.int32(last) if getattr(path[-1], "name", None) == "count" else value
+        ),
         state,
-        lambda path, value: getattr(path[-1], "name", None) == "count",
-        count=jnp.int32(last),
     )
     updates, state = tx.update(gradients(params, 0), state, params)
     assert_finite((updates, state))

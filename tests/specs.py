@@ -60,6 +60,11 @@ NOISE = {
     "sweep": {"eta": (0.0, 0.1, 1.0), "gamma": (0.0, 0.55, 2.0)},
 }
 NOISY_SGD = {**NOISE, "learning_rate": 0.1}
+LANGEVIN = {
+    **NOISY_SGD,
+    "sweep": {"learning_rate": (0.0, 0.1, 1.0), "temperature": (0.0, 0.1, 1.0)},
+    "scheduled": ("learning_rate", "temperature"),
+}
 DECAY = {"sweep": {"decay": (0.0, 0.5, 0.99)}, "scheduled": ("decay",)}
 MOMENTUM = {
     "learning_rate": 0.1,
@@ -87,6 +92,38 @@ SPECS = [
         scheduled=("momentum",),
         momentum=0.9,
         nesterov=True,
+    ),
+    spec(
+        ox.add_anticorrelated_noise,
+        **{**NOISE, "sweep": {"stddev": (0.0, 0.1, 1.0)}},
+        stddev=0.1,
+        scheduled=("stddev",),
+    ),
+    spec(
+        ox.anti_pgd,
+        **{**NOISY_SGD, "sweep": {"learning_rate": (0.0, 0.1, 1.0)}},
+        stddev=0.1,
+        scheduled=("learning_rate", "stddev"),
+        expected_failures={
+            "learning_rate_of_zero": "the paper's noise is not scaled by the rate"
+        },
+    ),
+    spec(
+        ox.add_langevin_noise,
+        **LANGEVIN,
+        expected_failures={
+            "learning_rate_of_zero": "it passes on what the stage before it made"
+        },
+    ),
+    spec(ox.sgld, **LANGEVIN),
+    spec(
+        ox.psgld,
+        **{
+            **LANGEVIN,
+            "buffers": True,
+            "sweep": {"decay": (0.0, 0.5, 0.99), "eps": (1e-5, 1e-3, 1.0)},
+            "scheduled": ("learning_rate", "temperature", "decay"),
+        },
     ),
     spec(ox.trace_with_bias_correction, **DECAY),
     spec(ox.trace_with_bias_correction, "nesterov", **DECAY, nesterov=True),

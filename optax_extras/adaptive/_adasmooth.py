@@ -221,8 +221,7 @@ def scale_by_adasmooth(
         **extra_args: Any,
     ) -> tuple[optax.Updates, ScaleByAdaSmoothState]:
         del params, extra_args
-        _validation.inexact_leaves("updates", updates)
-        _validation.matching_trees(updates, state.mu)
+        _validation.gradients(updates, state.mu)
         count = optax.safe_increment(state.count)
         variation = next_variation(state, updates)
         b1 = jax.tree.map(first_moment_decay, variation)

@@ -117,8 +117,7 @@ def nesterov_lookahead(
         **extra_args: Any,
     ) -> tuple[optax.Updates, NesterovLookaheadState]:
         del params, extra_args
-        _validation.inexact_leaves("updates", updates)
-        _validation.matching_trees(updates, state.velocity)
+        _validation.gradients(updates, state.velocity)
         dtype = state.momentum.dtype
         rate = _numerics.evaluate(learning_rate, state.count, dtype)
         updates, velocity = _numerics.map_with_buffers(
@@ -184,7 +183,7 @@ def nesterov_lookahead_params(
                 return p
             if jnp.shape(v) != jnp.shape(p):
                 raise ValueError(f"shape {jnp.shape(p)} beside {jnp.shape(v)}")
-            return _numerics.add_scaled(p, -state.momentum, v)
+            return _numerics.add_scaled(p, (-state.momentum, v))
 
         try:
             return jax.tree.map(leaf, state.velocity, params, is_leaf=is_masked)

@@ -119,7 +119,7 @@ def trace_with_bias_correction(
         )
         scale = jnp.asarray(initial_scale)
         return jax.tree.map(
-            lambda m, z: _numerics.add_scaled(m, scale, z), zeros, noise
+            lambda m, z: _numerics.add_scaled(m, (scale, z)), zeros, noise
         )
 
     return _tracing.accumulate(

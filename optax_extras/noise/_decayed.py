@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_extras import _numerics, _random, _scaling, _tracing, _validation
+from optax_extras import _numerics, _scaling, _tracing, _validation
 from optax_extras._validation import Scalar, ScalarOrSchedule
+from optax_extras.noise import _stage
 
 
 class AddDecayedNoiseState(NamedTuple):
@@ -107,40 +108,17 @@ def add_decayed_noise(
     """
     eta = _validation.or_schedule(_validation.nonnegative, "eta", eta)
     gamma = _validation.finite("gamma", gamma)
-    words = _random.key_words(key)
 
-    def init(params: optax.Params) -> AddDecayedNoiseState:
-        del params
-        return AddDecayedNoiseState(
-            count=jnp.zeros((), jnp.int32), key=jnp.array(words, jnp.uint32)
-        )
+    def terms(count: jax.Array, dtype: Any) -> list[_stage.Term]:
+        return [(_deviation(eta, gamma, count, dtype), count)]
 
-    def update(
-        updates: optax.Updates,
-        state: AddDecayedNoiseState,
-        params: optax.Params | None = None,
-        *,
-        key: Any = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, AddDecayedNoiseState]:
-        del params, extra_args
-        _validation.inexact_leaves("updates", updates)
-        sample = state.key if key is None else jnp.asarray(_random.key_words(key))
-        if axis_name is not None:
-            sample = _random.fold_axis_index(sample, axis_name)
-        noise = _random.gaussian_like(
-            sample, state.count, updates, stream="add_decayed_noise"
-        )
-        deviation = _deviation(
-            eta, gamma, state.count, _numerics.statistic_dtype(updates)
-        )
-        noisy = jax.tree.map(
-            lambda g, z: _numerics.add_scaled(g, deviation, z), updates, noise
-        )
-        count = optax.safe_increment(state.count)
-        return noisy, AddDecayedNoiseState(count=count, key=state.key)
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    return _stage.add_noise(
+        AddDecayedNoiseState,
+        terms,
+        stream="add_decayed_noise",
+        key=key,
+        axis_name=axis_name,
+    )
 
 
 def noisy_sgd(

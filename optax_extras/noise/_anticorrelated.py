@@ -1,0 +1,149 @@
+"""Anticorrelated noise: Anti-PGD (Orvieto et al. 2022, arXiv 2202.02831)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from optax_extras import _numerics, _scaling, _validation
+from optax_extras._validation import ScalarOrSchedule
+from optax_extras.noise import _stage
+
+
+class AddAnticorrelatedNoiseState(NamedTuple):
+    """State of `add_anticorrelated_noise`."""
+
+    count: jax.Array  # type: ignore[assignment]  # updates so far; int32[]
+    key: jax.Array  # words of the user's key, the same at every step; uint32[2]
+
+
+def add_anticorrelated_noise(
+    stddev: ScalarOrSchedule,
+    *,
+    key: Any,
+    axis_name: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adds the difference of two successive draws of Gaussian noise to the update.
+
+    Every step takes back the noise of the step before, so that the parameters are
+    jittered about the path of the descent and do not diffuse away from it. On average
+    this descends the loss with a penalty of :math:`\sigma^2/2` times the trace of its
+    Hessian, which favours wide minima. The paper gains test accuracy with it in
+    full-batch training, where plain noise gains less or nothing. Anneal ``stddev`` or
+    stop the noise before you evaluate: the parameters are off by :math:`\xi_t`.
+
+    **It goes behind the learning rate**, last in a chain: the noise is in units of the
+    parameters and is not scaled by the rate. With :math:`\sigma` = ``stddev``, t = 0 at
+    the first update and independent :math:`\xi_0, \xi_1, \ldots` per element,
+
+    .. math::
+
+        \Delta_t \leftarrow \Delta_t + \xi_{t+1} - \xi_t, \qquad
+        \xi_t \sim \mathcal{N}(0, \sigma_t^2)
+
+    What is added has variance :math:`2\sigma^2` and, with that of the next step, the
+    covariance :math:`-\sigma^2`; the sum over the first T steps is
+    :math:`\xi_T - \xi_0`. :math:`\xi_t` is drawn again rather than kept, so that the
+    state is as small as that of `add_decayed_noise`, whose streams these are too: a
+    pure function of key, step, path and element. A step costs two draws.
+
+    *Differences from the source*: none in the formula. Where ``stddev`` is changed
+    through `optax.inject_hyperparams`, the draw that is taken back has the new
+    deviation; a schedule takes back what was added.
+
+    Args:
+      stddev: :math:`\sigma`, at least 0, in units of the parameters; a number, a 0-d
+        array or a schedule, which is asked for the steps t and t + 1.
+      key: an int, a key, or the uint32 words of one, as in `add_decayed_noise`.
+      axis_name: a mapped axis, or a tuple of them, along which the noise differs, as in
+        `add_decayed_noise`.
+
+    Returns:
+      A gradient transformation. Its state is 12 bytes, whatever the parameters.
+
+    Raises:
+      ValueError: ``stddev`` is negative, or ``key`` a batch of keys.
+      TypeError: an argument is not a number or not a key, or an update's leaf is not
+        floating-point or complex.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, optax, optax_extras
+      >>> def loss(params):
+      ...     return jnp.sum((params - 1) ** 2)
+      >>> optimizer = optax.chain(
+      ...     optax.sgd(0.1),
+      ...     optax_extras.add_anticorrelated_noise(stddev=0.01, key=0),
+      ... )
+      >>> params = jnp.zeros(3)
+      >>> state = optimizer.init(params)
+      >>> for _ in range(50):
+      ...     updates, state = optimizer.update(jax.grad(loss)(params), state)
+      ...     params = optax.apply_updates(params, updates)
+      >>> bool(loss(params) < 0.1)
+      True
+
+    References:
+      Orvieto et al. 2022, "Anticorrelated Noise Injection for Improved Generalization",
+      arXiv 2202.02831
+    """
+    stddev = _validation.or_schedule(_validation.nonnegative, "stddev", stddev)
+
+    def terms(count: jax.Array, dtype: Any) -> list[_stage.Term]:
+        # Where the count ends they are one step, and the noise stops.
+        following = optax.safe_increment(count)
+        return [
+            (_numerics.evaluate(stddev, following, dtype), following),
+            (-_numerics.evaluate(stddev, count, dtype), count),
+        ]
+
+    return _stage.add_noise(
+        AddAnticorrelatedNoiseState,
+        terms,
+        stream="add_anticorrelated_noise",
+        key=key,
+        axis_name=axis_name,
+    )
+
+
+def anti_pgd(
+    learning_rate: ScalarOrSchedule, stddev: ScalarOrSchedule, *, key: Any
+) -> optax.GradientTransformationExtraArgs:
+    r"""Gradient descent with anticorrelated perturbations (Anti-PGD).
+
+    The learning rate, then `add_anticorrelated_noise`: :math:`\theta_{t+1} = \theta_t -
+    \alpha\,\nabla L(\theta_t) + \xi_{t+1} - \xi_t`. See there for when to use it.
+
+    Args:
+      learning_rate: :math:`\alpha`, at least 0; a number, a 0-d array or a schedule.
+      stddev: standard deviation of :math:`\xi`, at least 0; a number, a 0-d array or a
+        schedule.
+      key: an int, a key, or the uint32 words of one.
+
+    Returns:
+      A gradient transformation.
+
+    Raises:
+      ValueError: a number is out of its range.
+      TypeError: an argument is not a number or not a key.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, optax, optax_extras
+      >>> def loss(params):
+      ...     return jnp.sum((params - 1) ** 2)
+      >>> optimizer = optax_extras.anti_pgd(0.1, 0.01, key=0)
+      >>> params = jnp.zeros(3)
+      >>> state = optimizer.init(params)
+      >>> for _ in range(50):
+      ...     updates, state = optimizer.update(jax.grad(loss)(params), state)
+      ...     params = optax.apply_updates(params, updates)
+      >>> bool(loss(params) < 0.1)
+      True
+
+    References:
+      Orvieto et al. 2022, "Anticorrelated Noise Injection for Improved Generalization",
+      arXiv 2202.02831
+    """
+    return optax.chain(
+        _scaling.scale_by_learning_rate(learning_rate),
+        add_anticorrelated_noise(stddev, key=key),
+    )

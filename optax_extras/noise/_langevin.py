@@ -1,0 +1,318 @@
+"""Langevin dynamics: SGLD (Welling & Teh 2011) and pSGLD (Li et al. 2016)."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optax_extras import _numerics, _scaling, _validation
+from optax_extras._validation import Scalar, ScalarOrSchedule
+from optax_extras.noise import _stage
+
+
+class AddLangevinNoiseState(NamedTuple):
+    """State of `add_langevin_noise`."""
+
+    count: jax.Array  # type: ignore[assignment]  # updates so far; int32[]
+    key: jax.Array  # words of the user's key, the same at every step; uint32[2]
+
+
+class PSGLDState(NamedTuple):
+    """State of `psgld`."""
+
+    count: jax.Array  # type: ignore[assignment]  # updates so far; int32[]
+    nu: optax.Updates  # V; the parameters' shapes, real, float32 or wider
+    inner_state: optax.OptState  # of the SGLD that runs in the scaled coordinates
+
+
+def add_langevin_noise(
+    learning_rate: ScalarOrSchedule,
+    temperature: ScalarOrSchedule = 1.0,
+    *,
+    key: Any,
+    axis_name: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adds the noise that turns a gradient step into a step of Langevin dynamics.
+
+    Descent then no longer ends in a minimum of the loss f but wanders through the
+    parameters, and with a small learning rate h visits them with the density
+    :math:`\exp(-f(\theta)/T)`: it draws samples from a Bayesian posterior.
+
+    **It goes behind the learning rate**, which is given once more, last in a chain;
+    `sgld` is that chain. With h = ``learning_rate`` and T = ``temperature``,
+
+    .. math::
+
+        \Delta_t \leftarrow \Delta_t + \sqrt{2 h T}\, \xi_t, \qquad
+        \xi_t \sim \mathcal{N}(0, 1)
+
+    **Which temperature.** With f the loss whose gradient the chain is given:
+
+    - f is the *mean* of the negative log-likelihoods of N examples, with the negative
+      log-prior divided by N: T = 1/N samples the posterior.
+    - f is their *sum*, with the negative log-prior: T = 1. The same h moves N times
+      further than with the mean.
+    - T = 0 is plain descent; less than these temperatures is a "cold posterior".
+
+    Welling and Teh write the step as :math:`\epsilon_t = 2h`, of the sum.
+
+    **How exact.** A step of size h leaves an error of order h in the samples' density:
+    along a direction of curvature a their variance is
+    :math:`(T/a) / (1 - ha/2)` in place of T/a. The noise of mini-batches is one more
+    source of variance, :math:`h^2` times theirs in a step. Lower h over time, or keep
+    it small and check that halving it changes nothing.
+
+    The noise is a pure function of key, step, path and element, as that of
+    `add_decayed_noise`. The real and the imaginary part of a complex leaf are two
+    parameters, each with noise of variance 2hT.
+
+    *Differences from the source*: none in the formula.
+
+    Args:
+      learning_rate: h, at least 0: that of the stage before; a number, a 0-d array or a
+        schedule.
+      temperature: T, at least 0; a number, a 0-d array or a schedule.
+      key: an int, a key, or the uint32 words of one, as in `add_decayed_noise`. One key
+        is one chain; for several, `jax.vmap` over the key.
+      axis_name: a mapped axis, or a tuple of them, along which the noise differs, as in
+        `add_decayed_noise`.
+
+    Returns:
+      A gradient transformation. Its state is 12 bytes, whatever the parameters.
+
+    Raises:
+      ValueError: a number is negative or not finite, or ``key`` a batch of keys.
+      TypeError: an argument is not a number or not a key, or an update's leaf is not
+        floating-point or complex.
+
+    Examples:
+      A Gaussian of variance 1/4 is the density exp(−f) of f = 2θ².
+
+      >>> import jax, jax.numpy as jnp, optax, optax_extras
+      >>> optimizer = optax.chain(
+      ...     optax.sgd(0.01),
+      ...     optax_extras.add_langevin_noise(0.01, temperature=1.0, key=0),
+      ... )
+      >>> theta = jnp.full(1000, 3.0)
+      >>> state = optimizer.init(theta)
+      >>> update = jax.jit(optimizer.update)
+      >>> for _ in range(200):
+      ...     updates, state = update(4 * theta, state)
+      ...     theta = optax.apply_updates(theta, updates)
+      >>> bool(0.22 < jnp.var(theta) < 0.28)
+      True
+
+    References:
+      Welling & Teh 2011, "Bayesian Learning via Stochastic Gradient Langevin Dynamics",
+      ICML
+    """
+    learning_rate = _validation.or_schedule(
+        _validation.nonnegative, "learning_rate", learning_rate
+    )
+    temperature = _validation.or_schedule(
+        _validation.nonnegative, "temperature", temperature
+    )
+
+    def terms(count: jax.Array, dtype: Any) -> list[_stage.Term]:
+        h = _numerics.evaluate(learning_rate, count, dtype)
+        return [
+            (jnp.sqrt(2 * h * _numerics.evaluate(temperature, count, dtype)), count)
+        ]
+
+    return _stage.add_noise(
+        AddLangevinNoiseState,
+        terms,
+        stream="add_langevin_noise",
+        key=key,
+        axis_name=axis_name,
+        complex_gain=math.sqrt(2),
+    )
+
+
+def sgld(
+    learning_rate: ScalarOrSchedule,
+    temperature: ScalarOrSchedule = 1.0,
+    *,
+    key: Any,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Stochastic gradient Langevin dynamics: SGD that samples exp(−f/T).
+
+    The learning rate, then `add_langevin_noise`: :math:`\theta_{t+1} = \theta_t -
+    h\,\nabla f(\theta_t) + \sqrt{2 h T}\, \xi_t`. **For a mean loss over N examples the
+    posterior has** ``temperature`` **1/N, for a summed one 1**; see
+    `add_langevin_noise` for this and for the error of a finite h.
+
+    Args:
+      learning_rate: h, at least 0; a number, a 0-d array or a schedule.
+      temperature: T, at least 0; a number, a 0-d array or a schedule.
+      key: an int, a key, or the uint32 words of one.
+
+    Returns:
+      A gradient transformation.
+
+    Raises:
+      ValueError: a number is negative or not finite.
+      TypeError: an argument is not a number or not a key.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, optax, optax_extras
+      >>> optimizer = optax_extras.sgld(0.01, key=0)
+      >>> theta = jnp.full(1000, 3.0)
+      >>> state = optimizer.init(theta)
+      >>> update = jax.jit(optimizer.update)
+      >>> for _ in range(200):
+      ...     updates, state = update(4 * theta, state)  # f = 2θ², of variance 1/4
+      ...     theta = optax.apply_updates(theta, updates)
+      >>> bool(0.22 < jnp.var(theta) < 0.28)
+      True
+
+    References:
+      Welling & Teh 2011, "Bayesian Learning via Stochastic Gradient Langevin Dynamics",
+      ICML
+    """
+    return optax.chain(
+        _scaling.scale_by_learning_rate(learning_rate),
+        add_langevin_noise(learning_rate, temperature, key=key),
+    )
+
+
+def _scaled_by_root(x: Any, nu: jax.Array, eps: Scalar) -> jax.Array:
+    """√G·x for G = 1 / (eps + √nu), in float32 or wider."""
+    compute = _numerics.compute_dtype(jnp.result_type(x), nu.dtype)
+    real = _numerics.real_dtype(compute)
+    root = jax.lax.rsqrt(_numerics.scalar(eps, real) + jnp.sqrt(nu.astype(real)))
+    scaled: jax.Array = _numerics.by_part(
+        lambda x: root * x, jnp.asarray(x).astype(compute)
+    )
+    return scaled
+
+
+def psgld(
+    learning_rate: ScalarOrSchedule,
+    temperature: ScalarOrSchedule = 1.0,
+    decay: ScalarOrSchedule = 0.99,
+    eps: Scalar = 1e-5,
+    *,
+    key: Any,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Preconditioned SGLD: Langevin dynamics with RMSProp's scale for each element.
+
+    Use it where the curvatures of the parameters differ much, and `sgld` would have to
+    step as the steepest allows. With h = ``learning_rate``, T = ``temperature``,
+    :math:`\alpha` = ``decay``, :math:`\lambda` = ``eps`` and :math:`V_0 = 0`,
+
+    .. math::
+
+        V_t &= \alpha V_{t-1} + (1 - \alpha)\, g_t^2, \qquad
+        G_t = \frac{1}{\lambda + \sqrt{V_t}} \\
+        \theta_{t+1} &= \theta_t - h\, G_t\, g_t + \sqrt{2 h T G_t}\, \xi_t
+
+    It is `sgld` in coordinates stretched by :math:`\sqrt{G_t}`, and so its convention
+    for the temperature is the same: **1/N for a mean loss over N examples, 1 for a
+    summed one**. h is in the units of the parameters and not of the loss, the same for
+    both, and ``eps`` in those of the gradient.
+
+    **How exact.** As long as G changes with :math:`\theta` the samples are biased: the
+    exact dynamics have one more term, the derivative of G, which the authors drop in
+    practice and which is dropped here. The bias is large where the chain moves slowly
+    against the memory of V: with the default ``decay`` and h = 0.01 a standard Gaussian
+    comes out with a variance of 1.3. A ``decay`` schedule that becomes 1 after burn-in
+    freezes G and ends the bias: ``decay=lambda t: jnp.where(t < 1000, 0.99, 1.0)``.
+    What is then left is SGLD's error of a finite h.
+
+    An element whose gradient has been 0 from the start has G = 1/``eps``, and noise of
+    the deviation :math:`\sqrt{2hT/\lambda}`: give such parameters a prior (weight
+    decay in the loss) and a start away from its centre, or a larger ``eps``.
+
+    *Differences from the source*: V is that of the gradient as it is given, there
+    always that of the mean loss, for which the step :math:`\epsilon_t` there is 2h/N.
+    For a complex gradient it is the squared magnitude.
+
+    Args:
+      learning_rate: h, at least 0; a number, a 0-d array or a schedule.
+      temperature: T, at least 0; a number, a 0-d array or a schedule.
+      decay: :math:`\alpha`, in [0, 1); a number, a 0-d array or a schedule, which may
+        reach 1.
+      eps: :math:`\lambda`, above 0.
+      key: an int, a key, or the uint32 words of one.
+
+    Returns:
+      A gradient transformation whose state is 4 bytes per float32 parameter.
+
+    Raises:
+      ValueError: a number is out of its range, or the updates do not have the structure
+        of the parameters.
+      TypeError: an argument is not a number or not a key, or a gradient leaf is not
+        floating-point or complex.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, optax, optax_extras
+      >>> curvature = jnp.repeat(jnp.array([1.0, 100.0]), 1000)
+      >>> optimizer = optax_extras.psgld(
+      ...     0.01, decay=lambda t: jnp.where(t < 300, 0.99, 1.0), key=0
+      ... )
+      >>> theta = jnp.ones(2000)
+      >>> state = optimizer.init(theta)
+      >>> update = jax.jit(optimizer.update)
+      >>> for _ in range(1000):
+      ...     updates, state = update(curvature * theta, state)
+      ...     theta = optax.apply_updates(theta, updates)
+      >>> variances = curvature[::1000] * jnp.var(theta.reshape(2, -1), axis=1)
+      >>> bool((abs(variances - 1) < 0.2).all())
+      True
+
+    References:
+      Li et al. 2016, "Preconditioned Stochastic Gradient Langevin Dynamics for Deep
+      Neural Networks", arXiv 1512.07666
+    """
+    decay = _validation.or_schedule(_validation.decay, "decay", decay)
+    eps = _validation.positive("eps", eps)
+    inner = sgld(learning_rate, temperature, key=key)
+
+    def init(params: optax.Params) -> PSGLDState:
+        _validation.inexact_leaves("params", params)
+        return PSGLDState(
+            count=jnp.zeros((), jnp.int32),
+            nu=_numerics.real_zeros_like(params),
+            inner_state=inner.init(params),
+        )
+
+    def update(
+        updates: optax.Updates,
+        state: PSGLDState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, PSGLDState]:
+        _validation.gradients(updates, state.nu)
+        dtype = _numerics.statistic_dtype(updates)
+        alpha = _numerics.evaluate(decay, state.count, dtype)
+
+        def stretch(g: Any, nu: jax.Array) -> tuple[jax.Array, jax.Array]:
+            compute = _numerics.compute_dtype(jnp.result_type(g), nu.dtype)
+            real = _numerics.real_dtype(compute)
+            a = alpha.astype(real)
+            square = _numerics.squared_magnitude(jnp.asarray(g).astype(compute))
+            nu_next = (a * nu.astype(real) + (1 - a) * square).astype(nu.dtype)
+            return _scaled_by_root(g, nu_next, eps), nu_next
+
+        stretched, nu = _numerics.map_with_buffers(stretch, updates, [state.nu])
+        step, inner_state = inner.update(
+            stretched, state.inner_state, params, **extra_args
+        )
+        back = jax.tree.map(
+            lambda g, u, nu: (
+                None
+                if g is None
+                else _scaled_by_root(u, nu, eps).astype(jnp.result_type(g))
+            ),
+            updates,
+            step,
+            nu,
+            is_leaf=_validation.is_none,
+        )
+        count = optax.safe_increment(state.count)
+        return back, PSGLDState(count, nu, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
