@@ -1,0 +1,108 @@
+"""Gradients, parameters and counts at the ends of their range."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from optax_extras.testing import _compare
+from optax_extras.testing._registry import NotApplicableError, check
+from optax_extras.testing._structure import counters
+from optax_extras.testing._subject import Subject, gradients, parameters
+
+
+def _steps(subject: Subject, params: Any, scales: tuple[float, ...]) -> None:
+    """Steps on scaled gradients, none of which may give a number that is not finite."""
+    tx = subject.make()
+    state = tx.init(params)
+    for step, scale in enumerate(scales):
+        grads = jax.tree.map(lambda g: g * scale, gradients(params, step))  # noqa: B023
+        updates, state = subject.update(tx, grads, state, params, step)
+        _compare.finite(
+            f"the updates of step {step}, on gradients times {scale:g},", updates
+        )
+
+
+@check()
+def zero_gradients(subject: Subject) -> None:
+    """Gradients of zero, at first and again, give finite updates, also afterwards.
+
+    Why: dead units, masked batches and converged parameters have them.
+    Fix: guard divisions with `jnp.where` on both sides, or an `eps` in the
+    denominator.
+    """
+    _steps(subject, parameters(), (0.0, 0.0, 1.0))
+
+
+@check()
+def zero_gradients_in_half_precision(subject: Subject) -> None:
+    """The same for bfloat16 and float16, where an `eps` of 1e-8 may be 0.
+
+    Why: 0/0 in one dead unit is NaN in the whole model a step later.
+    Fix: compute in float32, and cast the result.
+    """
+    for dtype in (jnp.bfloat16, jnp.float16):
+        _steps(subject, parameters(dtype), (0.0, 0.0, 1.0))
+
+
+@check()
+def zero_parameters(subject: Subject) -> None:
+    """Parameters of zero give finite updates.
+
+    Why: biases and last layers start there.
+    Fix: guard divisions by a parameter's norm, as in trust ratios.
+    """
+    params = jax.tree.map(jnp.zeros_like, parameters())
+    _steps(subject, params, (1.0, 1.0))
+
+
+@check()
+def huge_gradients(subject: Subject) -> None:
+    """Gradients of 1e15, whose squares float32 holds, give finite updates.
+
+    Why: losses explode, and clipping may come later in the chain.
+    Fix: divide before multiplying; do not take fourth powers.
+    """
+    _steps(subject, parameters(), (1e15, 1e15, 1.0))
+
+
+@check()
+def tiny_gradients(subject: Subject) -> None:
+    """Gradients of 1e-25, whose squares are 0 in float32, give finite updates.
+
+    Why: deep networks and the end of training have them.
+    Fix: guard divisions with an `eps` that is not squared itself.
+    """
+    _steps(subject, parameters(), (1e-25, 1e-25, 1.0))
+
+
+@check()
+def count_at_its_end(subject: Subject) -> None:
+    """A step counter at the largest int32 gives finite updates and does not wrap.
+
+    Why: schedules of the count turn over when it becomes negative.
+    Fix: advance it with `optax.safe_increment`; take powers in float32.
+    """
+    params = parameters()
+    tx = subject.make()
+    state = tx.init(params)
+    paths = counters(subject, state)
+    if not paths:
+        raise NotApplicableError("its state has no counter")
+
+    def last(path: Any, leaf: Any) -> Any:
+        if path not in paths:
+            return leaf
+        return jnp.array(np.iinfo(leaf.dtype).max, leaf.dtype)
+
+    state = jax.tree.map_with_path(last, state)
+    updates, after = subject.update(tx, gradients(params, 0), state, params)
+    _compare.finite("the updates", updates)
+    for path, leaf in jax.tree.leaves_with_path(after):
+        if path in paths:
+            largest = np.iinfo(leaf.dtype).max
+            _compare.require(
+                int(leaf) == largest,
+                f"the counter at {_compare.show(path)}: expected {largest}, got {leaf}",
+            )

@@ -1,0 +1,152 @@
+"""Random numbers: drawn from the key, the step and the leaf, and from nothing else."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import AxisType
+
+from optax_extras.testing import _compare, _sharding
+from optax_extras.testing._registry import check
+from optax_extras.testing._subject import KEY, Subject, parameters
+
+
+def _twins() -> dict[str, jax.Array]:
+    """Two leaves alike, so that only the draw can make their updates differ."""
+    return {"a": jnp.ones((4, 2)), "b": jnp.ones((4, 2))}
+
+
+def _draw(subject: Subject, params: Any, key: Any = KEY, steps: int = 1) -> Any:
+    """The updates of the last of some steps whose gradients are all zero."""
+    subject.needs("random")
+    tx = subject.make(key=key)
+    state = tx.init(params)
+    grads = jax.tree.map(jnp.zeros_like, params)
+    for step in range(steps):
+        updates, state = subject.update(tx, grads, state, params, step)
+    return updates
+
+
+@check()
+def same_key_same_draw(subject: Subject) -> None:
+    """One key, given as an int or as `jax.random.key`, always gives the same draw.
+
+    Why: experiments are repeated, and every process must draw alike.
+    Fix: take all randomness from the key; no `np.random`, no `hash()` of names.
+    """
+    for key in (KEY, jax.random.key(KEY)):
+        first, second = (_draw(subject, parameters(), key) for _ in range(2))
+        _compare.equal("the second draw", second, first)
+
+
+@check()
+def keys_draw_differently(subject: Subject) -> None:
+    """Two keys give different draws.
+
+    Why: seeds are averaged over.
+    Fix: fold the whole key into the stream, not its first word.
+    """
+    ours, theirs = (_draw(subject, parameters(), key) for key in (0, 1))
+    _compare.different("the draw of another key", ours, theirs)
+
+
+@check()
+def leaves_draw_differently(subject: Subject) -> None:
+    """Two leaves of one shape get different draws.
+
+    Why: equal noise on all layers is one direction and not a sphere of them.
+    Fix: fold the leaf's path into the key.
+    """
+    updates = _draw(subject, _twins())
+    _compare.different("the draw of leaf b", updates["b"], updates["a"])
+
+
+@check()
+def steps_draw_differently(subject: Subject) -> None:
+    """Two steps get different draws.
+
+    Why: noise that repeats is a bias.
+    Fix: fold the step into the key, or split the key that the state keeps.
+    """
+    gaps = [
+        optax.tree.sub(
+            _draw(subject, parameters(), 0, steps),
+            _draw(subject, parameters(), 1, steps),
+        )
+        for steps in (1, 2)
+    ]
+    _compare.different("the draw of the second step", gaps[1], gaps[0])
+
+
+@check()
+def partition_groups_draw_differently(subject: Subject) -> None:
+    """With one key, two groups of `optax.partition` get different draws.
+
+    Why: one seed for a whole optimizer is what users pass.
+    Fix: fold the leaf's path into the key, not its number in the tree.
+    """
+    subject.needs("random")
+    params = _twins()
+    tx = optax.partition({name: subject.make() for name in "xy"}, {"a": "x", "b": "y"})
+    grads = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = subject.update(tx, grads, tx.init(params), params)
+    _compare.different("the draw of group y", updates["b"], updates["a"])
+
+
+@check()
+def draws_do_not_depend_on_other_leaves(subject: Subject) -> None:
+    """A leaf's draw stays when other leaves come or go.
+
+    Why: masking or adding a layer should not change the noise of all others.
+    Fix: fold the leaf's path into the key; do not split it by the number of leaves.
+    """
+    params = _twins()
+    alone = _draw(subject, {"b": params["b"]})
+    _compare.equal("the draw of leaf b", _draw(subject, params)["b"], alone["b"], 1e-6)
+
+
+@check()
+def draws_do_not_depend_on_sharding(subject: Subject) -> None:
+    """A leaf's draw is the same on one device and on many.
+
+    Why: a run moves to another machine.
+    Fix: number elements globally, and do not draw inside `shard_map`.
+    """
+    subject.needs("random")
+    own = _sharding.shardings(AxisType.Auto)
+    params = _sharding.plain()
+    draw = jax.jit(lambda params: _draw(subject, params), out_shardings=own)
+    sharded = draw(jax.device_put(params, own))
+    _compare.equal("the sharded draw", sharded, _draw(subject, params), 1e-6)
+
+
+@check()
+def callers_key_survives_donation(subject: Subject) -> None:
+    """Donating the state leaves the caller's key usable, and `init` repeatable.
+
+    Why: the key is used for the model and the data as well.
+    Fix: copy the key's words into the state (`jnp.array(jax.random.key_data(key))`).
+    """
+    subject.needs("random")
+    key = jax.random.key(KEY)
+    tx = subject.make(key=key)
+    step = jax.jit(
+        lambda state, params: subject.update(tx, params, state, params)[1],
+        donate_argnums=0,
+    )
+    for _ in range(2):
+        step(tx.init(parameters()), parameters())
+    jax.random.normal(key)
+
+
+@check("advice")
+def keys_are_used_once(subject: Subject) -> None:
+    """`jax.debug_key_reuse` finds no key that is used twice.
+
+    Why: projects set it to find reuse in their own code.
+    Fix: split or fold a key before every use.
+    """
+    subject.needs("random")
+    with jax.debug_key_reuse(True):
+        _draw(subject, parameters(), jax.random.key(KEY), steps=2)

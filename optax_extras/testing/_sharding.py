@@ -1,0 +1,119 @@
+"""Parameters that are spread over devices."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from optax_extras.testing import _compare
+from optax_extras.testing._registry import NotApplicableError, check
+from optax_extras.testing._subject import STEPS, Subject, gradients, random_like
+
+
+def plain() -> dict[str, jax.Array]:
+    """Parameters whose shapes divide by the devices."""
+    n = _devices()
+    shapes = {"w": jnp.zeros((2 * n, 4)), "b": jnp.zeros(4 * n)}
+    return random_like(shapes, 0)  # type: ignore[no-any-return]
+
+
+def _devices() -> int:
+    n = min(jax.device_count(), 8)
+    if n < 2:
+        raise NotApplicableError(
+            "there is one device; set jax_num_cpu_devices to 8 before JAX starts"
+        )
+    return n
+
+
+def shardings(kind: AxisType) -> dict[str, NamedSharding]:
+    """Both leaves along their first axis."""
+    mesh = jax.make_mesh(
+        (_devices(),), ("x",), axis_types=(kind,), devices=jax.devices()[: _devices()]
+    )
+    axis = PartitionSpec("x")  # type: ignore[no-untyped-call]
+    return {name: NamedSharding(mesh, axis) for name in ("w", "b")}
+
+
+@check()
+def sharding_is_kept(subject: Subject) -> None:
+    """Buffers of the state are sharded as their parameter, after `init` and `update`.
+
+    Why: a replicated moment of a sharded parameter does not fit in memory.
+    Fix: make buffers with `jnp.zeros_like(p)` or `optax.tree.zeros_like`, not with
+    `jnp.zeros(p.shape)`.
+    """
+    own = shardings(AxisType.Auto)
+    params = jax.device_put(plain(), own)
+    tx = subject.make()
+    state = tx.init(params)
+    _same_sharding("the initial state", state, params)
+    grads = jax.device_put(gradients(plain(), 0), own)
+    updates, after = jax.jit(lambda *x: subject.update(tx, *x))(grads, state, params)
+    _same_sharding("the state after an update", after, params)
+    _same_sharding("the updates", updates, params)
+
+
+def _same_sharding(what: str, tree: Any, params: Any) -> None:
+    by_shape = {p.shape: p.sharding for p in jax.tree.leaves(params)}
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        wanted = by_shape.get(leaf.shape)
+        if wanted is not None:
+            _compare.require(
+                leaf.sharding.is_equivalent_to(wanted, leaf.ndim),
+                f"{what} at {_compare.show(path)}: expected {wanted.spec}, got"
+                f" {leaf.sharding}",
+            )
+
+
+def _train(subject: Subject, params: Any, own: Any) -> Any:
+    tx = subject.make()
+
+    @jax.jit
+    def step(params: Any, state: Any, grads: Any, number: Any) -> Any:
+        updates, state = subject.update(tx, grads, state, params, number)
+        return optax.apply_updates(params, updates), state
+
+    state, start = tx.init(params), plain()
+    for number in range(STEPS):
+        grads = gradients(start, number)
+        if own is not None:
+            grads = jax.device_put(grads, own)
+        params, state = step(params, state, grads, number)
+    return params
+
+
+def _same_as_on_one_device(subject: Subject, kind: AxisType) -> None:
+    own = shardings(kind)
+    mesh: Any = own["w"].mesh
+    with jax.set_mesh(mesh):
+        sharded = _train(subject, jax.device_put(plain(), own), own)
+    _compare.equal(
+        "the parameters",
+        jax.device_get(sharded),
+        jax.device_get(_train(subject, plain(), None)),
+        _compare.TOLERANCE,
+    )
+
+
+@check()
+def many_devices_equal_one(subject: Subject) -> None:
+    """Sharded parameters on an `AxisType.Auto` mesh are trained as on one device.
+
+    Why: a result must not depend on the machine.
+    Fix: reduce over whole leaves in `jnp`; number elements globally.
+    """
+    _same_as_on_one_device(subject, AxisType.Auto)
+
+
+@check()
+def explicit_sharding(subject: Subject) -> None:
+    """Parameters on an `AxisType.Explicit` mesh are trained as on one device.
+
+    Why: it is the default of `jax.make_mesh` from JAX 0.12 on.
+    Fix: make arrays like the parameter (`jnp.zeros_like(p)`), and do not reshape or
+    concatenate sharded leaves.
+    """
+    _same_as_on_one_device(subject, AxisType.Explicit)

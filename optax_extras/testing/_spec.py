@@ -1,0 +1,82 @@
+"""What the suite is told about a transformation."""
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import optax
+
+from optax_extras.testing._catalogue import CHECKS
+from optax_extras.testing._subject import StepArguments
+
+CAPABILITIES = {
+    "complex": "takes complex parameters",
+    "complex_as_real": "treats a complex parameter as the two real ones it is made of",
+    "descent": "is a whole optimizer: adding its updates lowers a loss",
+    "random": "draws random numbers, and `make` takes `key`",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """A gradient transformation, and what the checks need to know about it.
+
+    Attributes:
+      name: the test id.
+      make: makes the transformation. It is called with ``hyperparameters`` as keyword
+        arguments, some of them replaced, and with a ``key`` where it is random.
+      hyperparameters: the numbers to call ``make`` with that may also be arrays. The
+        checks of `optax.inject_hyperparams`, of `jax.vmap` over hyperparameters and of
+        retracing need them; a hyperparameter named ``learning_rate`` is held to do
+        nothing at 0.
+      schedules: those of them that may also be schedules.
+      extra_args: from `StepArguments` to the keyword arguments that ``update`` needs.
+      eval_params: from the optimizer's state and the parameters to those at which a
+        loss is evaluated, such as `optax.contrib.schedule_free_eval_params`.
+      supports: capability flags, of `CAPABILITIES`.
+      expected_failures: names of checks to the reasons why they fail. They are strict:
+        an unexpected pass fails.
+      max_state_bytes: limit on the state's bytes per parameter, for large parameters.
+      max_temporary_bytes: limit on the temporary bytes per parameter of a compiled
+        update.
+
+    Raises:
+      TypeError: ``make`` cannot be called, or ``name`` is no string.
+      ValueError: a flag, a check or a schedule has an unknown name.
+    """
+
+    name: str
+    make: Callable[..., Any]
+    _: dataclasses.KW_ONLY
+    hyperparameters: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    schedules: Collection[str] = ()
+    extra_args: Callable[[StepArguments], Mapping[str, Any]] | None = None
+    eval_params: Callable[[optax.OptState, optax.Params], optax.Params] | None = None
+    supports: Collection[str] = ()
+    expected_failures: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    max_state_bytes: float | None = None
+    max_temporary_bytes: float | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the names."""
+        if not isinstance(self.name, str):
+            raise TypeError(f"`name` must be a string, got {self.name!r}")
+        if not callable(self.make):
+            raise TypeError(
+                f"`make` must be a function that makes a transformation, got"
+                f" {self.make!r}"
+            )
+        for field, known in (
+            ("supports", CAPABILITIES),
+            ("expected_failures", CHECKS),
+            ("schedules", self.hyperparameters),
+        ):
+            given = getattr(self, field)
+            if isinstance(given, str):
+                raise TypeError(f"`{field}` must be a collection, got {given!r}")
+            for name in given:
+                if name not in known:
+                    raise ValueError(
+                        f"`{field}` must be among {', '.join(known) or 'none'}; got"
+                        f" {name!r}"
+                    )

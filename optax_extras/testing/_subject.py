@@ -1,0 +1,195 @@
+"""The transformation under check, with what several checks need of it."""
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from optax_extras.testing._registry import NotApplicableError
+
+if TYPE_CHECKING:
+    from optax_extras.testing._spec import Spec
+
+STEPS = 3
+KEY = 7
+
+
+class StepArguments(NamedTuple):
+    """What a step may pass to `update` beside gradients, state and parameters."""
+
+    value: jax.Array  # the loss at params; float[]
+    grad: Any  # the gradient at params
+    value_fn: Callable[[Any], jax.Array]  # a loss with that value and gradient there
+    params: Any
+    key: jax.Array  # a key of its own for each step
+    step: Any  # int32[], from 0
+
+
+class Steps(NamedTuple):
+    """What a number of steps gave."""
+
+    params: Any
+    state: Any
+    updates: Any  # of the last step
+
+
+def random_like(tree: Any, seed: int, dtype: Any = None) -> Any:
+    """Reproducible numbers in the shapes of a tree, whatever its other leaves are."""
+    rng = np.random.default_rng(seed)
+
+    def leaf(x: Any) -> jax.Array:
+        own = np.dtype(x.dtype if dtype is None else dtype)
+        values = rng.normal(size=x.shape)
+        if jnp.issubdtype(own, jnp.complexfloating):
+            values = values + 1j * rng.normal(size=x.shape)
+        return jnp.asarray(values, own)
+
+    return jax.tree.map(leaf, tree)
+
+
+def parameters(dtype: Any = jnp.float32, seed: int = 0) -> dict[str, jax.Array]:
+    """The plain tree of most checks: a matrix and a vector."""
+    shapes = {"w": jnp.zeros((4, 2), dtype), "b": jnp.zeros(4, dtype)}
+    return random_like(shapes, seed)  # type: ignore[no-any-return]
+
+
+def gradients(params: Any, step: int, dtype: Any = None) -> Any:
+    """The gradients of a step, of the size of one."""
+    return random_like(params, 100 + step, dtype)
+
+
+class Subject:
+    """A `Spec`'s transformation; what several checks compute is computed once."""
+
+    def __init__(self, spec: "Spec"):
+        """Takes a spec."""
+        self.spec = spec
+
+    def supports(self, capability: str) -> bool:
+        """Whether the spec has a flag."""
+        return capability in self.spec.supports
+
+    def needs(self, capability: str) -> None:
+        """Leaves the check unless the spec has a flag."""
+        if not self.supports(capability):
+            raise NotApplicableError(f"the spec does not support {capability!r}")
+
+    def make(self, **overrides: Any) -> optax.GradientTransformationExtraArgs:
+        """The transformation, with some arguments replaced."""
+        arguments = {**self.spec.hyperparameters, **overrides}
+        if self.supports("random"):
+            arguments = {"key": KEY, **arguments}
+        tx = self.spec.make(**arguments)
+        for part in ("init", "update"):
+            if not callable(getattr(tx, part, None)):
+                raise TypeError(
+                    f"`make` of {self.spec.name} must return a transformation with"
+                    f" `init` and `update`, got {tx!r}"
+                )
+        return optax.with_extra_args_support(tx)
+
+    def update(
+        self, tx: Any, grads: Any, state: Any, params: Any, step: Any = 0
+    ) -> tuple[Any, Any]:
+        """One update, with the extra arguments of the spec."""
+        if self.spec.extra_args is None:
+            return tx.update(grads, state, params)  # type: ignore[no-any-return]
+
+        def value_fn(point: Any) -> jax.Array:
+            """Has the value 1 and the gradient `grads` at `params`."""
+            moved = optax.tree.sub(point, params)
+            slope = optax.tree.real(optax.tree.vdot(grads, moved))
+            curve: jax.Array = optax.tree.norm(moved, squared=True)
+            return 1 + slope + curve / 2  # type: ignore[no-any-return]
+
+        extra = self.spec.extra_args(
+            StepArguments(
+                value=value_fn(params),
+                grad=grads,
+                value_fn=value_fn,
+                params=params,
+                key=jax.random.fold_in(jax.random.key(0), step),
+                step=step,
+            )
+        )
+        return tx.update(grads, state, params, **extra)  # type: ignore[no-any-return]
+
+    def advance(
+        self,
+        params: Any,
+        *,
+        tx: Any = None,
+        state: Any = None,
+        start: int = 0,
+        steps: int = STEPS,
+        update: Callable[..., tuple[Any, Any]] | None = None,
+    ) -> Steps:
+        """Trains on the gradients of the steps from `start`, without `jit` of its own.
+
+        `update(grads, state, params, step)` replaces the transformation's own.
+        """
+        tx = self.make() if tx is None else tx
+        state = tx.init(params) if state is None else state
+        update = functools.partial(self.update, tx) if update is None else update
+        updates = None
+        for step in range(start, start + steps):
+            updates, state = update(gradients(params, step), state, params, step)
+            params = optax.apply_updates(params, updates)
+        return Steps(params, state, updates)
+
+    @functools.cached_property
+    def eager(self) -> list[Steps]:
+        """The run on the plain tree without `jit`, after every step."""
+        return self._path(functools.partial(self.update, self.make()))
+
+    @functools.cached_property
+    def compiled(self) -> list[Steps]:
+        """The same with the compiled update."""
+        return self._path(self.jitted)
+
+    def _path(self, update: Callable[..., tuple[Any, Any]]) -> list[Steps]:
+        run = Steps(parameters(), self.make().init(parameters()), None)
+        path = []
+        for step in range(STEPS):
+            run = self.advance(
+                run.params, state=run.state, start=step, steps=1, update=update
+            )
+            path.append(run)
+        return path
+
+    @functools.cached_property
+    def traces(self) -> list[Any]:
+        """Grows by one each time `jitted` is traced."""
+        return []
+
+    @functools.cached_property
+    def jitted(self) -> Callable[..., tuple[Any, Any]]:
+        """The update as one compiled function of (grads, state, params, step)."""
+        tx = self.make()
+
+        def update(grads: Any, state: Any, params: Any, step: Any) -> tuple[Any, Any]:
+            self.traces.append(None)
+            return self.update(tx, grads, state, params, step)
+
+        return jax.jit(update)
+
+    def scanned(self, length: int) -> tuple[Any, Any, Any]:
+        """A `lax.scan` on the plain tree: final parameters, state, and all updates."""
+        tx, params = self.make(), parameters()
+        stacked = jax.tree.map(
+            lambda *x: jnp.stack(x), *(gradients(params, t) for t in range(length))
+        )
+
+        def body(carry: Any, entry: Any) -> tuple[Any, Any]:
+            params, state = carry
+            grads, step = entry
+            updates, state = self.update(tx, grads, state, params, step)
+            return (optax.apply_updates(params, updates), state), updates
+
+        steps = jnp.arange(length, dtype=jnp.int32)
+        carry, updates = jax.lax.scan(body, (params, tx.init(params)), (stacked, steps))
+        return (*carry, updates)
