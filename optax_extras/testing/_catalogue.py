@@ -1,17 +1,16 @@
 """All checks; importing their modules registers them, in this order."""
 
-from optax_extras.testing import (
-    _budget,  # noqa: F401
-    _compilation,  # noqa: F401
-    _dtypes,  # noqa: F401
-    _extremes,  # noqa: F401
-    _machine,  # noqa: F401
-    _randomness,  # noqa: F401
-    _restoring,  # noqa: F401
-    _semantics,  # noqa: F401
-    _sharding,  # noqa: F401
-    _structure,  # noqa: F401
-    _trees,  # noqa: F401
-    _wrappers,  # noqa: F401
-)
+# isort: off
+from optax_extras.testing import _structure as _structure
+from optax_extras.testing import _trees as _trees
+from optax_extras.testing import _compilation as _compilation
+from optax_extras.testing import _wrappers as _wrappers
+from optax_extras.testing import _dtypes as _dtypes
+from optax_extras.testing import _extremes as _extremes
+from optax_extras.testing import _sharding as _sharding
+from optax_extras.testing import _restoring as _restoring
+from optax_extras.testing import _randomness as _randomness
+from optax_extras.testing import _semantics as _semantics
+from optax_extras.testing import _budget as _budget
+from optax_extras.testing import _machine as _machine
 from optax_extras.testing._registry import CHECKS as CHECKS

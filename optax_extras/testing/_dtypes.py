@@ -15,7 +15,9 @@ def _keeps(subject: Subject, dtype: Any) -> None:
     params = parameters(dtype)
     tx = subject.make()
     state = tx.init(params)
-    run = subject.advance(params, tx=tx, state=state, steps=2)
+    # Compiled, as eager operations of a new dtype are each compiled alone.
+    update = jax.jit(lambda *arguments: subject.update(tx, *arguments))
+    run = subject.advance(params, state=state, steps=2, update=update)
     _compare.same_types("the updates", run.updates, params)
     _compare.same_types("the state", run.state, state)
     _compare.finite("the updates", run.updates)
@@ -75,10 +77,8 @@ def strict_dtype_promotion(subject: Subject) -> None:
     Why: projects set it to catch silent widening, and then cannot use this optimizer.
     Fix: cast integers before arithmetic (`count.astype(jnp.float32)`).
     """
-    params = parameters()
     with jax.numpy_dtype_promotion("strict"):
-        tx = subject.make()
-        subject.update(tx, gradients(params, 0), tx.init(params), params)
+        jax.eval_shape(lambda: _first_step(subject))
 
 
 @check("advice")
@@ -89,10 +89,13 @@ def strict_rank_promotion(subject: Subject) -> None:
     optimizer.
     Fix: broadcast explicitly (`x[None]`, `jnp.broadcast_to`).
     """
-    params = parameters()
     with jax.numpy_rank_promotion("raise"):
-        tx = subject.make()
-        subject.update(tx, gradients(params, 0), tx.init(params), params)
+        jax.eval_shape(lambda: _first_step(subject))
+
+
+def _first_step(subject: Subject) -> Any:
+    tx, params = subject.make(), parameters()
+    return subject.update(tx, gradients(params, 0), tx.init(params), params)
 
 
 @check()
