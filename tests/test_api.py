@@ -65,7 +65,7 @@ def test_documentation_has_every_section(name):
 
 
 def test_every_transformation_has_a_spec():
-    tested = {spec.factory.__name__ for spec in SPECS}
+    tested = {spec.make.func.__name__ for spec in SPECS}
     schedules = {"inverse_time_decay", "sutskever_momentum"}
     assert set(FUNCTIONS) - schedules - {"nesterov_lookahead_params"} == tested
 

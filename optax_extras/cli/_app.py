@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
+import jax
 import optax
 import typer
 from rich.console import Console
@@ -22,8 +23,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from optax_extras.cli import _catalogue, _report
+from optax_extras.cli import _catalogue, _check, _report
 from optax_extras.cli._optimizers import OPTIMIZERS
+from optax_extras.testing import CAPABILITIES, BoundCheck, aliases_of
 from optax_extras.tuning import Task, digits, train
 
 INTERRUPTED = 130
@@ -192,6 +194,82 @@ def compare(
         console.print("written:", *map(str, paths), soft_wrap=True)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
+def check(
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODULE:FACTORY",
+            help="A function that makes the transformation, or a Spec.",
+        ),
+    ] = None,
+    arg: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="An argument of the factory; repeatable. Numbers with a decimal point"
+            " are taken for hyperparameters.",
+        ),
+    ] = None,
+    supports: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FLAG",
+            help=f"A capability: {', '.join(CAPABILITIES)}; repeatable.",
+        ),
+    ] = None,
+    all_of: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE",
+            help="Check every optimizer of a module, such as optax; repeatable.",
+        ),
+    ] = None,
+    slow: Annotated[
+        bool, typer.Option("--slow", help="Run the slow tier too.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show what passed, too.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check that a gradient transformation keeps the contract of JAX and optax."""
+    if (target is None) == (not all_of):
+        raise typer.BadParameter("give MODULE:FACTORY or --all-of, one of the two.")
+    jax.config.update("jax_num_cpu_devices", 8)  # type: ignore[no-untyped-call]
+    try:
+        if target is not None:
+            specs = [_check.load(target, arg or [], supports or [])]
+        elif arg or supports:
+            raise ValueError("--arg and --supports go with MODULE:FACTORY")
+        else:
+            specs = [spec for module in all_of or [] for spec in aliases_of(module)]
+    except (TypeError, ValueError) as error:
+        raise typer.BadParameter(f"{error}.") from error
+    console = Console()
+    progress = Progress(
+        TextColumn("{task.description}"), console=Console(stderr=True), transient=True
+    )
+    with progress, _interrupts_between_calls() as raise_pending:
+        shown = progress.add_task("")
+
+        def on_check(check: BoundCheck) -> None:
+            progress.update(shown, description=repr(check))
+            raise_pending()
+
+        results = _check.run(specs, slow, on_check)
+    if json:
+        print(_check.to_json(results))
+    else:
+        if len(specs) > 1:
+            console.print(_check.matrix(results))
+        elif verbose or any(not result.ok for result in results):
+            console.print(_check.table(results, verbose))
+        console.print(_check.summary(results))
+    if _check.broken(results):
+        raise typer.Exit(1)
 
 
 @app.command("list")

@@ -23,8 +23,8 @@ class PSGLDState(NamedTuple):
     """State of `psgld`."""
 
     count: jax.Array  # type: ignore[assignment]  # updates so far; int32[]
+    key: jax.Array  # words of the user's key, the same at every step; uint32[2]
     nu: optax.Updates  # V; the parameters' shapes, real, float32 or wider
-    inner_state: optax.OptState  # of the SGLD that runs in the scaled coordinates
 
 
 def add_langevin_noise(
@@ -269,15 +269,13 @@ def psgld(
     """
     decay = _validation.or_schedule(_validation.decay, "decay", decay)
     eps = _validation.positive("eps", eps)
-    inner = sgld(learning_rate, temperature, key=key)
+    factor = _scaling.descent(learning_rate)
+    noise = add_langevin_noise(learning_rate, temperature, key=key)
 
     def init(params: optax.Params) -> PSGLDState:
         _validation.inexact_leaves("params", params)
-        return PSGLDState(
-            count=jnp.zeros((), jnp.int32),
-            nu=_numerics.real_zeros_like(params),
-            inner_state=inner.init(params),
-        )
+        count, words = noise.init(params)
+        return PSGLDState(count, words, nu=_numerics.real_zeros_like(params))
 
     def update(
         updates: optax.Updates,
@@ -298,8 +296,10 @@ def psgld(
             return _scaled_by_root(g, nu_next, eps), nu_next
 
         stretched, nu = _numerics.map_with_buffers(stretch, updates, [state.nu])
-        step, inner_state = inner.update(
-            stretched, state.inner_state, params, **extra_args
+        scale = _numerics.evaluate(factor, state.count, dtype)
+        descent = jax.tree.map(lambda g: _numerics.scaled(g, scale), stretched)
+        step, (count, _) = noise.update(
+            descent, AddLangevinNoiseState(state.count, state.key), params, **extra_args
         )
         back = jax.tree.map(
             lambda g, u, nu: (
@@ -312,7 +312,6 @@ def psgld(
             nu,
             is_leaf=_validation.is_none,
         )
-        count = optax.safe_increment(state.count)
-        return back, PSGLDState(count, nu, inner_state)
+        return back, PSGLDState(count, state.key, nu)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -8,6 +8,7 @@ orbax-checkpoint or hypothesis, where these are not installed.
 
 from typing import TYPE_CHECKING, Any
 
+from optax_extras.testing._aliases import aliases_of as aliases_of
 from optax_extras.testing._catalogue import CHECKS as CHECKS
 from optax_extras.testing._registry import (
     Check as Check,

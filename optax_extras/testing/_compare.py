@@ -27,7 +27,17 @@ def same_structure(what: str, actual: Any, expected: Any) -> None:
     """Holds the structures of two trees equal."""
     ours: Any = jax.tree.structure(actual)
     theirs: Any = jax.tree.structure(expected)
-    require(ours == theirs, f"{what}: expected the structure {theirs}, got {ours}")
+    if ours == theirs:
+        return
+    for path, _ in jax.tree.leaves_with_path(expected):
+        require(path in _paths(actual), f"{what} at {show(path)}: expected a leaf")
+    for path, _ in jax.tree.leaves_with_path(actual):
+        require(path in _paths(expected), f"{what} at {show(path)}: expected no leaf")
+    raise ConformanceError(f"{what}: expected the structure {theirs}, got {ours}")
+
+
+def _paths(tree: Any) -> list[Any]:
+    return [path for path, _ in jax.tree.leaves_with_path(tree)]
 
 
 def same_types(what: str, actual: Any, expected: Any, *, weak: bool = False) -> None:

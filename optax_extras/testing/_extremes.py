@@ -19,8 +19,10 @@ def _steps(subject: Subject, params: Any, scales: tuple[float, ...]) -> None:
     for step, scale in enumerate(scales):
         grads = jax.tree.map(lambda g: g * scale, gradients(params, step))  # noqa: B023
         updates, state = subject.update(tx, grads, state, params, step)
+        dtype = jax.tree.leaves(params)[0].dtype
         _compare.finite(
-            f"the updates of step {step}, on gradients times {scale:g},", updates
+            f"the updates of step {step}, on {dtype} gradients times {scale:g},",
+            updates,
         )
 
 

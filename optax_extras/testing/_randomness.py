@@ -140,6 +140,25 @@ def callers_key_survives_donation(subject: Subject) -> None:
     jax.random.normal(key)
 
 
+@check()
+def vmap_over_keys(subject: Subject) -> None:
+    """`jax.vmap` over the key is the same as one run for each.
+
+    Why: it is how seeds become one program.
+    Fix: take a traced key, and look at its dtype, not at its value.
+    """
+    subject.needs("random")
+    keys = jax.random.split(jax.random.key(0), 2)
+    batched = jax.jit(jax.vmap(lambda key: _draw(subject, parameters(), key)))(keys)
+    for i in range(2):
+        _compare.equal(
+            f"the draw of key {i}",
+            jax.tree.map(lambda x: x[i], batched),  # noqa: B023
+            _draw(subject, parameters(), keys[i]),
+            1e-6,
+        )
+
+
 @check("advice")
 def keys_are_used_once(subject: Subject) -> None:
     """`jax.debug_key_reuse` finds no key that is used twice.

@@ -109,6 +109,34 @@ def many_devices_equal_one(subject: Subject) -> None:
 
 
 @check()
+def scan_inside_shard_map(subject: Subject) -> None:
+    """A `lax.scan` over steps inside `jax.shard_map` keeps the types of its carry.
+
+    Why: it is how training is written for devices that talk rarely.
+    Fix: make buffers with `jnp.zeros_like(p)`: they then vary over the devices as the
+    parameter does, which the scan checks.
+    """
+    own = shardings(AxisType.Auto)
+    axis = own["w"].spec
+
+    def train(params: Any) -> Any:
+        tx = subject.make()
+
+        def body(carry: Any, step: Any) -> tuple[Any, None]:
+            params, state = carry
+            updates, state = subject.update(tx, params, state, params, step)
+            return (optax.apply_updates(params, updates), state), None
+
+        steps = jnp.arange(STEPS, dtype=jnp.int32)
+        return jax.lax.scan(body, (params, tx.init(params)), steps)[0][0]
+
+    mapped = jax.shard_map(
+        train, mesh=own["w"].mesh, in_specs=(axis,), out_specs=axis, check_vma=True
+    )
+    _compare.finite("the parameters", jax.jit(mapped)(plain()))
+
+
+@check()
 def explicit_sharding(subject: Subject) -> None:
     """Parameters on an `AxisType.Explicit` mesh are trained as on one device.
 

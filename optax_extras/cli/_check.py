@@ -1,0 +1,148 @@
+"""What `optax-extras check` runs and prints: a transformation, or all of a module."""
+
+import ast
+import dataclasses
+import functools
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from optax_extras.testing import CHECKS, BoundCheck, Result, Spec, iter_checks
+
+MARKS = {
+    "passed": "[green]✓[/]",
+    "failed": "[red]✗[/]",
+    "not applicable": "[dim]·[/]",
+    "expected failure": "[yellow]x[/]",
+    "unexpected pass": "[red]![/]",
+}
+
+
+def load(target: str, arguments: Sequence[str], supports: Sequence[str]) -> Spec:
+    """The spec of `module:attribute`, a factory or a `Spec`.
+
+    Args:
+      target: where it is; the module is looked for in the current folder too.
+      arguments: `name=value` for the factory, in Python's notation; numbers with a
+        decimal point or an exponent are taken for hyperparameters.
+      supports: capability flags.
+
+    Raises:
+      ValueError: there is no such module or attribute, or an argument is malformed.
+    """
+    module, colon, attribute = target.partition(":")
+    if not (module and colon and attribute):
+        raise ValueError(f"{target!r} is not of the form MODULE:FACTORY")
+    sys.path.insert(0, "")
+    try:
+        found: Any = importlib.import_module(module)
+        for name in attribute.split("."):
+            found = getattr(found, name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"cannot load {target!r}: {error}") from error
+    finally:
+        sys.path.remove("")
+    if isinstance(found, Spec):
+        if arguments or supports:
+            raise ValueError(f"{target!r} is a Spec, and takes no further arguments")
+        return found
+    values = dict(map(_parse, arguments))
+    numbers = {k: v for k, v in values.items() if isinstance(v, float)}
+    rest = {k: v for k, v in values.items() if k not in numbers}
+    return Spec(
+        attribute,
+        functools.partial(found, **rest) if rest else found,
+        hyperparameters=numbers,
+        supports=supports,
+    )
+
+
+def _parse(argument: str) -> tuple[str, Any]:
+    name, equals, text = argument.partition("=")
+    if not (name.isidentifier() and equals):
+        raise ValueError(f"{argument!r} is not of the form name=value")
+    try:
+        return name, ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return name, text
+
+
+def run(
+    specs: Iterable[Spec], slow: bool, on_check: Callable[[BoundCheck], object]
+) -> list[Result]:
+    """The results of every check of every spec; `on_check` is called before each."""
+    results = []
+    for spec in specs:
+        for check in iter_checks(spec, slow=slow):
+            on_check(check)
+            results.append(check.run())
+    return results
+
+
+def broken(results: Sequence[Result]) -> list[Result]:
+    """The contracts that are not kept."""
+    return [
+        result
+        for result in results
+        if not result.ok
+        and (result.severity == "contract" or result.status == "unexpected pass")
+    ]
+
+
+def summary(results: Sequence[Result]) -> str:
+    """The numbers of results of each status, in one line."""
+    statuses = [result.status for result in results]
+    counts = [f"{statuses.count(s)} {s}" for s in MARKS if s in statuses]
+    advice = sum(not r.ok for r in results) - len(broken(results))
+    text = f"{len(results)} checks: {', '.join(counts)}"
+    return f"{text}, of these {advice} advice" if advice else text
+
+
+def table(results: Sequence[Result], every: bool) -> Table:
+    """What failed, or every result, of one transformation."""
+    rows = Table(title=results[0].transformation, title_justify="left")
+    rows.add_column("check", no_wrap=True)
+    rows.add_column("")
+    rows.add_column("what was found")
+    for result in results:
+        if every or not result.ok:
+            advice = " (advice)" if result.severity == "advice" else ""
+            rows.add_row(
+                result.check + advice, MARKS[result.status], _plain(result.message)
+            )
+    return rows
+
+
+def matrix(results: Sequence[Result]) -> Table:
+    """Checks that fail for some transformation, against all transformations."""
+    names = list(dict.fromkeys(result.transformation for result in results))
+    found = {(r.check, r.transformation): r for r in results}
+    rows = Table(
+        caption="  ".join(f"{i} {name}" for i, name in enumerate(names, 1)),
+        caption_justify="left",
+        padding=(0, 0),
+    )
+    rows.add_column("check", no_wrap=True)
+    for i in range(1, len(names) + 1):
+        rows.add_column(f"{i:>2}", justify="right")
+    for check in CHECKS:
+        row = [found[check, name] for name in names if (check, name) in found]
+        if any(not result.ok for result in row):
+            rows.add_row(check, *(MARKS[result.status] for result in row))
+    return rows
+
+
+def to_json(results: Sequence[Result]) -> str:
+    """A list of objects, one for each result."""
+    fields = [f.name for f in dataclasses.fields(Result) if f.name != "error"]
+    rows = [{field: getattr(r, field) for field in fields} for r in results]
+    return json.dumps(rows, indent=2)
+
+
+def _plain(message: str) -> str:
+    """A message without what Rich would take for markup."""
+    return message.replace("[", r"\[")
