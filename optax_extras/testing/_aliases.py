@@ -15,8 +15,8 @@ from optax_extras.testing._subject import StepArguments
 RATES = ("learning_rate", "max_learning_rate")
 # What cannot be read off a signature, by the name of the alias.
 _ARGUMENTS: dict[str, dict[str, Any]] = {
-    "optimistic_adam": {"optimism": 0.1},
-    "schedule_free": {"base_optimizer": optax.sgd(0.1)},
+    # Its own rate weighs an average; the base optimizer has that of the steps.
+    "schedule_free": {"base_optimizer": optax.sgd(0.1), "learning_rate": 0.1},
 }
 _RATES: dict[str, float | None] = {
     "cocob": 1.0,
@@ -28,6 +28,7 @@ _RATES: dict[str, float | None] = {
     "momo": 1.0,
     "polyak_sgd": 1.0,
     "prodigy": 1.0,
+    "simplified_ademamix": 0.001,  # its momentum adds up a hundred gradients
 }
 _EXTRA_ARGS: dict[str, Callable[[StepArguments], Mapping[str, Any]]] = {
     "lbfgs": lambda step: {
@@ -45,7 +46,10 @@ _EVAL_PARAMS = dict.fromkeys(
     contrib.schedule_free_eval_params,
 )
 _RANDOM = ("noisy_sgd",)
-_LEFT_OUT = {"dpsgd": "it takes one gradient for each example"}
+_LEFT_OUT = {
+    "dpsgd": "it takes one gradient for each example",
+    "optimistic_adam": "deprecated in favour of optimistic_adam_v2",
+}
 
 
 def aliases_of(module: str) -> list[Spec]:
@@ -90,6 +94,8 @@ def _spec(name: str, function: Callable[..., Any]) -> Spec:
     parameters = inspect.signature(function).parameters
     hyperparameters, schedules = {}, []
     for argument, parameter in parameters.items():
+        if argument in _ARGUMENTS.get(name, {}):
+            continue
         annotation = str(parameter.annotation)
         value: Any = parameter.default
         if argument in RATES:

@@ -136,7 +136,7 @@ def learning_rate_of_zero_does_nothing(subject: Subject) -> None:
     if "learning_rate" not in subject.spec.hyperparameters:
         raise NotApplicableError("the spec names no hyperparameter `learning_rate`")
     run = subject.advance(parameters(), tx=subject.make(learning_rate=0.0))
-    _compare.equal("the parameters", run.params, parameters())
+    _compare.equal("the parameters", run.params, parameters(), 1e-6)
 
 
 @check()

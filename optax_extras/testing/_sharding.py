@@ -108,7 +108,7 @@ def many_devices_equal_one(subject: Subject) -> None:
     _same_as_on_one_device(subject, AxisType.Auto)
 
 
-@check()
+@check("advice")
 def scan_inside_shard_map(subject: Subject) -> None:
     """A `lax.scan` over steps inside `jax.shard_map` keeps the types of its carry.
 

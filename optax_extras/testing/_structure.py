@@ -178,17 +178,20 @@ def unknown_extra_arguments_are_accepted(subject: Subject) -> None:
 
 
 def counters(subject: Subject, state: Any) -> list[Any]:
-    """Paths of the state's integers that one update makes larger by one."""
-    params = parameters()
-    after = subject.update(subject.make(), gradients(params, 0), state, params)[1]
+    """Paths of the state's integers that every update makes larger by one."""
+    states = [state]
+    for steps in (1, 2):
+        states.append(subject.advance(parameters(), state=state, steps=steps).state)
     return [
         path
-        for (path, old), new in zip(
-            jax.tree.leaves_with_path(state), jax.tree.leaves(after), strict=True
+        for (path, first), *later in zip(
+            jax.tree.leaves_with_path(states[0]),
+            *map(jax.tree.leaves, states[1:]),
+            strict=True,
         )
-        if jnp.ndim(old) == 0
-        and jnp.issubdtype(old.dtype, jnp.integer)
-        and int(new) == int(old) + 1
+        if jnp.ndim(first) == 0
+        and jnp.issubdtype(first.dtype, jnp.integer)
+        and [int(x) - int(first) for x in later] == [1, 2]
     ]
 
 

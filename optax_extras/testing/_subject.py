@@ -1,7 +1,7 @@
 """The transformation under check, with what several checks need of it."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -92,21 +92,39 @@ class Subject:
                 )
         return optax.with_extra_args_support(tx)
 
+    def acts_on_parts_of_the_tree(self) -> None:
+        """Leaves the check where an extra argument is a function of the whole tree."""
+        if self.spec.extra_args is None:
+            return
+        arguments: Any = self._extra(parameters(), parameters(), 0)
+        if any(map(callable, arguments.values())):
+            raise NotApplicableError("its extra arguments are functions of all leaves")
+
     def update(
         self, tx: Any, grads: Any, state: Any, params: Any, step: Any = 0
     ) -> tuple[Any, Any]:
         """One update, with the extra arguments of the spec."""
+        extra = self._extra(grads, params, step)
+        return tx.update(grads, state, params, **extra)  # type: ignore[no-any-return]
+
+    def _extra(self, grads: Any, params: Any, step: Any) -> Mapping[str, Any]:
         if self.spec.extra_args is None:
-            return tx.update(grads, state, params)  # type: ignore[no-any-return]
+            return {}
 
         def value_fn(point: Any) -> jax.Array:
             """Has the value 1 and the gradient `grads` at `params`."""
-            moved = optax.tree.sub(point, params)
-            slope = optax.tree.real(optax.tree.vdot(grads, moved))
-            curve: jax.Array = optax.tree.norm(moved, squared=True)
-            return 1 + slope + curve / 2  # type: ignore[no-any-return]
+            # Elementwise, as contractions need hints where shardings are explicit.
+            terms = jax.tree.map(
+                lambda g, x, p: jnp.sum(
+                    jnp.real(jnp.conj(g) * (x - p)) + jnp.abs(x - p) ** 2 / 2
+                ),
+                grads,
+                point,
+                params,
+            )
+            return 1 + sum(jax.tree.leaves(terms), jnp.zeros(()))
 
-        extra = self.spec.extra_args(
+        return self.spec.extra_args(
             StepArguments(
                 value=value_fn(params),
                 grad=grads,
@@ -116,7 +134,6 @@ class Subject:
                 step=step,
             )
         )
-        return tx.update(grads, state, params, **extra)  # type: ignore[no-any-return]
 
     def advance(
         self,
