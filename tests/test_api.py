@@ -83,6 +83,16 @@ def test_readme_names_every_function_and_its_example_runs():
 
 
 @in_repository
+def test_readme_example_of_the_conformance_suite(tmp_path):
+    text = (ROOT / "README.md").read_text()
+    (code,) = re.findall(r"```python\n([^`]*parametrize_checks.*?)```", text, re.DOTALL)
+    path = tmp_path / "test_readme.py"
+    path.write_text(code)
+    printed = run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(path))
+    assert re.search(r"\d+ passed, \d+ skipped, 1 xfailed", printed), printed
+
+
+@in_repository
 def test_changelog_has_an_unreleased_section():
     assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()
 
@@ -122,5 +132,7 @@ def test_arrows_run_one_way():
                 assert not any(
                     name.startswith(f"optax_extras.{other}") for other in others
                 ), (path, name)
-            if layer == "tuning":
-                assert not name.startswith("optax_extras.cli"), (path, name)
+            if layer in ("tuning", "testing"):
+                other = {"tuning": "testing", "testing": "tuning"}[layer]
+                for above in ("cli", other):
+                    assert not name.startswith(f"optax_extras.{above}"), (path, name)

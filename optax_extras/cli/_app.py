@@ -268,7 +268,7 @@ def check(
         elif verbose or any(not result.ok for result in results):
             console.print(_check.table(results, verbose))
         console.print(_check.summary(results))
-    if _check.broken(results):
+    if _check.is_broken(results):
         raise typer.Exit(1)
 
 

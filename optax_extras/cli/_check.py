@@ -9,16 +9,27 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from optax_extras.testing import CHECKS, BoundCheck, Result, Spec, iter_checks
+from optax_extras.testing._subject import Subject
 
 MARKS = {
     "passed": "[green]✓[/]",
     "failed": "[red]✗[/]",
+    "advice": "[yellow]△[/]",
     "not applicable": "[dim]·[/]",
     "expected failure": "[yellow]x[/]",
     "unexpected pass": "[red]![/]",
+}
+WORDS = {
+    "passed": "passed",
+    "failed": "broken contracts",
+    "advice": "advice not followed",
+    "not applicable": "not applicable",
+    "expected failure": "expected failures",
+    "unexpected pass": "unexpected passes",
 }
 
 
@@ -49,13 +60,25 @@ def load(target: str, arguments: Sequence[str], supports: Sequence[str]) -> Spec
     if isinstance(found, Spec):
         if arguments or supports:
             raise ValueError(f"{target!r} is a Spec, and takes no further arguments")
-        return found
+        spec = found
+    else:
+        spec = _spec(attribute, found, arguments, supports)
+    try:
+        Subject(spec).make()
+    except Exception as error:
+        raise ValueError(f"cannot make {target!r}: {error}") from error
+    return spec
+
+
+def _spec(
+    name: str, factory: Any, arguments: Sequence[str], supports: Sequence[str]
+) -> Spec:
     values = dict(map(_parse, arguments))
     numbers = {k: v for k, v in values.items() if isinstance(v, float)}
     rest = {k: v for k, v in values.items() if k not in numbers}
     return Spec(
-        attribute,
-        functools.partial(found, **rest) if rest else found,
+        name,
+        functools.partial(factory, **rest) if rest else factory,
         hyperparameters=numbers,
         supports=supports,
     )
@@ -83,37 +106,43 @@ def run(
     return results
 
 
-def broken(results: Sequence[Result]) -> list[Result]:
-    """The contracts that are not kept."""
-    return [
-        result
-        for result in results
-        if not result.ok
-        and (result.severity == "contract" or result.status == "unexpected pass")
-    ]
+def outcome(result: Result) -> str:
+    """The status, in which advice that is not followed is no failure."""
+    if result.status == "failed" and result.severity == "advice":
+        return "advice"
+    return result.status
+
+
+def is_broken(results: Sequence[Result]) -> bool:
+    """Whether a contract is not kept."""
+    return any(outcome(r) in ("failed", "unexpected pass") for r in results)
 
 
 def summary(results: Sequence[Result]) -> str:
-    """The numbers of results of each status, in one line."""
-    statuses = [result.status for result in results]
-    counts = [f"{statuses.count(s)} {s}" for s in MARKS if s in statuses]
-    advice = sum(not r.ok for r in results) - len(broken(results))
-    text = f"{len(results)} checks: {', '.join(counts)}"
-    return f"{text}, of these {advice} advice" if advice else text
+    """The number of results of each outcome, in one line."""
+    outcomes = list(map(outcome, results))
+    counts = [
+        f"{MARKS[name]} {outcomes.count(name)} {words}"
+        for name, words in WORDS.items()
+        if name in outcomes
+    ]
+    return f"{len(results)} checks: {', '.join(counts)}"
 
 
 def table(results: Sequence[Result], every: bool) -> Table:
     """What failed, or every result, of one transformation."""
-    rows = Table(title=results[0].transformation, title_justify="left")
+    rows = Table(
+        title=results[0].transformation, title_justify="left", show_lines=not every
+    )
     rows.add_column("check", no_wrap=True)
     rows.add_column("")
     rows.add_column("what was found")
     for result in results:
         if every or not result.ok:
-            advice = " (advice)" if result.severity == "advice" else ""
-            rows.add_row(
-                result.check + advice, MARKS[result.status], _plain(result.message)
-            )
+            found = escape(result.message)
+            if not result.ok:
+                found += f"\n[dim]{escape(CHECKS[result.check].remedy)}[/]"
+            rows.add_row(result.check, MARKS[outcome(result)], found)
     return rows
 
 
@@ -132,7 +161,7 @@ def matrix(results: Sequence[Result]) -> Table:
     for check in CHECKS:
         row = [found[check, name] for name in names if (check, name) in found]
         if any(not result.ok for result in row):
-            rows.add_row(check, *(MARKS[result.status] for result in row))
+            rows.add_row(check, *(MARKS[outcome(result)] for result in row))
     return rows
 
 
@@ -141,8 +170,3 @@ def to_json(results: Sequence[Result]) -> str:
     fields = [f.name for f in dataclasses.fields(Result) if f.name != "error"]
     rows = [{field: getattr(r, field) for field in fields} for r in results]
     return json.dumps(rows, indent=2)
-
-
-def _plain(message: str) -> str:
-    """A message without what Rich would take for markup."""
-    return message.replace("[", r"\[")

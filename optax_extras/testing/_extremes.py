@@ -96,14 +96,15 @@ def count_at_its_end(subject: Subject) -> None:
     def last(path: Any, leaf: Any) -> Any:
         if path not in paths:
             return leaf
-        return jnp.array(np.iinfo(leaf.dtype).max, leaf.dtype)
+        dtype = jnp.result_type(leaf)
+        return jnp.array(np.iinfo(dtype).max, dtype)
 
     state = jax.tree.map_with_path(last, state)
     updates, after = subject.update(tx, gradients(params, 0), state, params)
     _compare.finite("the updates", updates)
     for path, leaf in jax.tree.leaves_with_path(after):
         if path in paths:
-            largest = np.iinfo(leaf.dtype).max
+            largest = np.iinfo(jnp.result_type(leaf)).max
             _compare.require(
                 int(leaf) == largest,
                 f"the counter at {_compare.show(path)}: expected {largest}, got {leaf}",

@@ -42,6 +42,11 @@ class Check:
         """What it holds, why, and how to mend a failure."""
         return inspect.getdoc(self.function) or ""
 
+    @property
+    def remedy(self) -> str:
+        """How to mend a failure, in one line."""
+        return " ".join(self.documentation.partition("Fix:")[2].split())
+
 
 CHECKS: dict[str, Check] = {}
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -59,7 +60,7 @@ def sharding_is_kept(subject: Subject) -> None:
 def _same_sharding(what: str, tree: Any, params: Any) -> None:
     by_shape = {p.shape: p.sharding for p in jax.tree.leaves(params)}
     for path, leaf in jax.tree.leaves_with_path(tree):
-        wanted = by_shape.get(leaf.shape)
+        wanted = by_shape.get(np.shape(leaf))
         if wanted is not None:
             _compare.require(
                 leaf.sharding.is_equivalent_to(wanted, leaf.ndim),
