@@ -1,5 +1,6 @@
 """What compiled programs do with a transformation: jit, scan, cond, vmap, donation."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -113,12 +114,18 @@ def vmap_over_hyperparameters(subject: Subject) -> None:
     def train(values: Any) -> Any:
         return subject.advance(params, tx=subject.make(**values), steps=2).updates
 
-    rows = [names, {k: other_value(v) for k, v in names.items()}]
-    stacked = {k: jnp.float32([row[k] for row in rows]) for k in names}
+    other = {name: other_value(value) for name, value in names.items()}
+    _each_is_itself(train, names, other)
+
+
+def _each_is_itself(train: Callable[[Any], Any], *members: Any) -> None:
+    """Holds `jax.vmap(train)` over members equal to `train` of each."""
+    stacked = jax.tree.map(lambda *x: jnp.array(x), *members)
     batched = jax.jit(jax.vmap(train))(stacked)
-    for i, row in enumerate(rows):
-        member = jax.tree.map(lambda x: x[i], batched)  # noqa: B023
-        _compare.equal(f"the updates with {row}", member, train(row), 1e-4)
+    for i, member in enumerate(members):
+        ours = jax.tree.map(lambda x: x[i], batched)  # noqa: B023
+        what = f"the updates of member {i}"
+        _compare.equal(what, ours, train(member), _compare.TOLERANCE)
 
 
 @check()
@@ -129,16 +136,11 @@ def vmap_over_parameters(subject: Subject) -> None:
     Fix: no reduction over more than the leaf's own axes, no `lax.cond` on a Python
     bool.
     """
-    members = [parameters(seed=seed) for seed in (0, 1)]
 
     def train(params: Any) -> Any:
         return subject.advance(params, steps=2).updates
 
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *members)
-    batched = jax.jit(jax.vmap(train))(stacked)
-    for i, params in enumerate(members):
-        member = jax.tree.map(lambda x: x[i], batched)  # noqa: B023
-        _compare.equal(f"the updates of member {i}", member, train(params), 1e-4)
+    _each_is_itself(train, parameters(seed=0), parameters(seed=1))
 
 
 @check()

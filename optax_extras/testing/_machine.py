@@ -1,16 +1,14 @@
 """The slow tier: random orders of everything that happens to an optimizer's state."""
 
-import io
-import pickle
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from optax_extras.testing import _compare
 from optax_extras.testing._registry import NotApplicableError, check
+from optax_extras.testing._restoring import through_arrays, through_pickle
 from optax_extras.testing._subject import Subject, gradients, parameters
 
 EXAMPLES, RULES = 20, 12
@@ -77,19 +75,11 @@ def any_order_of_events(subject: Subject) -> None:
 
         @stateful.rule()
         def pickled(self) -> None:
-            host = jax.device_get(self.state)
-            self.state = jax.tree.map(jnp.asarray, pickle.loads(pickle.dumps(host)))
+            self.state = through_pickle(self.state)
 
         @stateful.rule()
         def stored_as_arrays(self) -> None:
-            structure: Any
-            leaves, structure = jax.tree.flatten(self.state)
-            file = io.BytesIO()
-            np.savez(file, *leaves)
-            file.seek(0)
-            with np.load(file) as arrays:
-                read = [jnp.asarray(arrays[name]) for name in arrays]
-            self.state = structure.unflatten(read)
+            self.state = through_arrays(self.state)
 
         @stateful.rule()
         def cast_to_its_own_dtypes(self) -> None:

@@ -16,6 +16,29 @@ from optax_extras.testing._registry import NotApplicableError, check
 from optax_extras.testing._subject import STEPS, Subject
 
 
+def through_arrays(state: Any) -> Any:
+    """A state written with `np.savez` and read back."""
+    structure: Any
+    leaves, structure = jax.tree.flatten(state)
+    file = io.BytesIO()
+    np.savez(file, *leaves)
+    file.seek(0)
+    with np.load(file) as arrays:
+        read = [_read(arrays[f"arr_{i}"], leaf) for i, leaf in enumerate(leaves)]
+    return structure.unflatten(read)
+
+
+def _read(array: np.ndarray[Any, Any], like: Any) -> jax.Array:
+    # NumPy stores what it has no name for, such as bfloat16, as bytes.
+    return jnp.asarray(array.view(like.dtype) if array.dtype.kind == "V" else array)
+
+
+def through_pickle(state: Any) -> Any:
+    """A state pickled on the host and read back."""
+    copy = pickle.loads(pickle.dumps(jax.device_get(state)))
+    return jax.tree.map(jnp.asarray, copy)
+
+
 def _goes_on(subject: Subject, restored: Any) -> None:
     """A run from the restored state ends in the very numbers of an unbroken one."""
     middle = subject.compiled[-2]
@@ -40,19 +63,7 @@ def restored_from_arrays(subject: Subject) -> None:
     Fix: keep all that matters in arrays of numbers in the state; typed keys as
     `jax.random.key_data`.
     """
-    structure: Any
-    leaves, structure = jax.tree.flatten(subject.compiled[-2].state)
-    file = io.BytesIO()
-    np.savez(file, *leaves)
-    file.seek(0)
-    with np.load(file) as arrays:
-        restored = [_read(arrays[f"arr_{i}"], leaf) for i, leaf in enumerate(leaves)]
-    _goes_on(subject, structure.unflatten(restored))
-
-
-def _read(array: np.ndarray[Any, Any], like: Any) -> jax.Array:
-    # NumPy stores what it has no name for, such as bfloat16, as bytes.
-    return jnp.asarray(array.view(like.dtype) if array.dtype.kind == "V" else array)
+    _goes_on(subject, through_arrays(subject.compiled[-2].state))
 
 
 @check()
@@ -62,9 +73,7 @@ def restored_from_pickle(subject: Subject) -> None:
     Why: it is how multiprocessing, Ray and small scripts carry states.
     Fix: define the state's class at the top level of a module; no lambdas in it.
     """
-    state = subject.compiled[-2].state
-    copy = pickle.loads(pickle.dumps(jax.device_get(state)))
-    _goes_on(subject, jax.tree.map(jnp.asarray, copy))
+    _goes_on(subject, through_pickle(subject.compiled[-2].state))
 
 
 @check()
