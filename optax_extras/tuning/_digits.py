@@ -7,13 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optax_extras.tuning._batches import minibatches
 from optax_extras.tuning._task import Task
 
 _CLASSES = 10
 _SPLIT_SEED = 0
 
 
-def digits(batch_size: int | None = 128, hidden: int = 64) -> Task:
+def digits(
+    batch_size: int | None = 128,
+    hidden: int | None = 64,
+    wrong_labels: float = 0.0,
+) -> Task:
     """A one-hidden-layer network on 8×8 images of handwritten digits.
 
     The 1797 images come with scikit-learn (Alpaydin & Kaynak 1998, UCI "Optical
@@ -23,54 +28,46 @@ def digits(batch_size: int | None = 128, hidden: int = 64) -> Task:
     Args:
       batch_size: images in a mini-batch, drawn without replacement within an epoch,
         whose remainder is left out; None is the whole training set.
-      hidden: units of the hidden layer, with ReLU.
+      hidden: units of the hidden layer, with ReLU; None for softmax regression.
+      wrong_labels: the fraction of training labels, in [0, 1], that are replaced by
+        another digit, the same ones always. The test set keeps its own.
 
     Returns:
       A task whose metrics are ``train_loss``, the mean cross-entropy in nats over the
       training set, and ``test_accuracy``, a fraction.
 
     Raises:
-      ValueError: ``batch_size`` is not between 1 and the 1347 training images.
+      ValueError: ``batch_size`` is not between 1 and the 1347 training images, or
+        ``wrong_labels`` not in [0, 1].
       ImportError: scikit-learn is not installed.
     """
+    if not 0 <= wrong_labels <= 1:
+        raise ValueError(f"`wrong_labels` must be in [0, 1], got {wrong_labels}")
     x_train, x_test, y_train, y_test = _load()
-    size = len(x_train)
-    if batch_size is not None and not 1 <= batch_size <= size:
-        raise ValueError(f"`batch_size` must be in [1, {size}], got {batch_size}")
+    y_train = _with_errors(y_train, wrong_labels)
+    width = x_train.shape[1]
+    sizes = [width, _CLASSES] if hidden is None else [width, hidden, _CLASSES]
 
-    def init(key: jax.Array) -> dict[str, jax.Array]:
-        first, second = jax.random.split(key)
-        width = x_train.shape[1]
-        return {
-            "w1": jax.random.normal(first, (width, hidden)) * np.sqrt(2 / width),
-            "b1": jnp.zeros(hidden),
-            "w2": jax.random.normal(second, (hidden, _CLASSES)) * np.sqrt(1 / hidden),
-            "b2": jnp.zeros(_CLASSES),
-        }
+    def init(key: jax.Array) -> list[dict[str, jax.Array]]:
+        keys = jax.random.split(key, len(sizes) - 1)
+        return [
+            {
+                "w": jax.random.normal(k, (fan_in, out)) * np.sqrt(gain / fan_in),
+                "b": jnp.zeros(out),
+            }
+            for k, fan_in, out, gain in zip(
+                keys, sizes, sizes[1:], (2, 1)[-len(keys) :], strict=False
+            )
+        ]
 
-    def logits(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
-        activity = jax.nn.relu(x @ params["w1"] + params["b1"][None])
-        return activity @ params["w2"] + params["b2"][None]
+    def logits(params: Any, x: jax.Array) -> jax.Array:
+        *layers, last = params
+        for layer in layers:
+            x = jax.nn.relu(x @ layer["w"] + layer["b"][None])
+        return x @ last["w"] + last["b"][None]  # type: ignore[no-any-return]
 
-    def plan(key: jax.Array, start: jax.Array, length: int) -> jax.Array:
-        """Indices of images, int32[length, batch_size]; one shuffle an epoch."""
-        if batch_size is None:
-            return jnp.tile(jnp.arange(size)[None], (length, 1))
-        batches = size // batch_size
-        first, skipped = jnp.divmod(start, batches)
-
-        def epoch(number: jax.Array) -> jax.Array:
-            order = jax.random.permutation(jax.random.fold_in(key, number), size)
-            return order[: batches * batch_size].reshape(batches, batch_size)
-
-        epochs = jax.vmap(epoch)(first + jnp.arange(-(-length // batches) + 1))
-        rows = epochs.reshape(-1, batch_size)
-        return jax.lax.dynamic_slice_in_dim(rows, skipped, length)
-
-    def batch(indices: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jnp.asarray(x_train)[indices], jnp.asarray(y_train)[indices]
-
-    def loss(params: Any, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def loss(params: Any, batch: Any, key: jax.Array | None = None) -> jax.Array:
+        del key
         x, y = batch
         losses = optax.softmax_cross_entropy_with_integer_labels(logits(params, x), y)
         return jnp.mean(losses)
@@ -80,7 +77,20 @@ def digits(batch_size: int | None = 128, hidden: int = 64) -> Task:
         train_loss = loss(params, (jnp.asarray(x_train), jnp.asarray(y_train)))
         return {"train_loss": train_loss, "test_accuracy": jnp.mean(correct)}
 
-    return Task("digits", init, plan, batch, loss, evaluate)
+    name = "digits" if hidden is not None else "digits-softmax"
+    if wrong_labels:
+        name += f"-wrong-{wrong_labels:g}"
+    batches = minibatches((x_train, y_train), batch_size)
+    return Task(name, init, batches, loss, evaluate)
+
+
+def _with_errors(labels: np.ndarray[Any, Any], fraction: float) -> np.ndarray[Any, Any]:
+    """The labels, of which a fraction are replaced by another class."""
+    rng = np.random.default_rng(_SPLIT_SEED)
+    wrong = rng.permutation(len(labels))[: round(fraction * len(labels))]
+    changed = labels.copy()
+    changed[wrong] += rng.integers(1, _CLASSES, len(wrong)).astype(labels.dtype)
+    return changed % _CLASSES
 
 
 def _load() -> tuple[np.ndarray[Any, Any], ...]:

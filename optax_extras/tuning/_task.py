@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from optax_extras.tuning._batches import Batches
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -14,17 +16,15 @@ class Task:
     Attributes:
       name: a short name.
       init: a key to initial parameters.
-      plan: a key, a first step, int32[], and a number of steps to what tells their
-        mini-batches apart, such as indices, stacked along a leading axis. One key gives
-        one order of the data, whatever the optimizer and the calls it is asked in.
-      batch: one step's entry of the plan to its mini-batch.
-      loss: parameters and a mini-batch to a scalar, which is minimised.
+      batches: where the mini-batches come from: `minibatches`, `batches_of_step`, or a
+        `Batches` of your own.
+      loss: parameters, a mini-batch and a key, one for each step, to a scalar, which is
+        minimised.
       evaluate: parameters to named scalars over the whole data.
     """
 
     name: str
     init: Callable[[jax.Array], Any]
-    plan: Callable[[jax.Array, jax.Array, int], Any]
-    batch: Callable[[Any], Any]
-    loss: Callable[[Any, Any], jax.Array]
+    batches: Batches
+    loss: Callable[[Any, Any, jax.Array], jax.Array]
     evaluate: Callable[[Any], dict[str, jax.Array]]

@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,36 @@ class TrainingResult:
     steps_per_second: float
     compile_seconds: float
     state_bytes_per_parameter: float
+
+
+class TrialKeys(NamedTuple):
+    """The keys of one run."""
+
+    init: jax.Array  # for the initial parameters
+    batches: jax.Array  # for the order of the data
+    loss: jax.Array  # for the loss; folded with the step
+    optimizer: jax.Array  # for an optimizer that draws
+
+
+def keys_of_seed(seed: jax.Array) -> TrialKeys:
+    """The keys of a run, which depend on its seed alone."""
+    return TrialKeys(*jax.random.split(jax.random.key(seed), 4))
+
+
+def descend(
+    task: Task, tx: Any, keys: TrialKeys, carry: Any, entry: Any
+) -> tuple[Any, jax.Array]:
+    """One step of a scan over (step, plan): (params, state) and the loss before it."""
+    params, state = carry
+    step, plan = entry
+
+    def loss(params: Any) -> jax.Array:
+        key = jax.random.fold_in(keys.loss, step)
+        return task.loss(params, task.batches.take(plan), key)
+
+    value, grads = jax.value_and_grad(loss)(params)
+    updates, state = tx.update(grads, state, params)
+    return (optax.apply_updates(params, updates), state), value
 
 
 def train(
@@ -66,18 +96,14 @@ def train(
     for name, value in (("steps", steps), ("eval_every", eval_every)):
         if value < 1:
             raise ValueError(f"`{name}` must be >= 1, got {value}")
-    init_key, batch_key = jax.random.split(jax.random.key(seed))
+    keys = keys_of_seed(jnp.uint32(seed))
     tx = optax.with_extra_args_support(optimizer)
-
-    def step(carry: Any, entry: Any) -> tuple[Any, None]:
-        params, state = carry
-        grads = jax.grad(task.loss)(params, task.batch(entry))
-        updates, state = tx.update(grads, state, params)
-        return (optax.apply_updates(params, updates), state), None
 
     @partial(jax.jit, donate_argnums=0, static_argnames="length")
     def run(carry: Any, start: jax.Array, *, length: int) -> Any:
-        return jax.lax.scan(step, carry, task.plan(batch_key, start, length))[0]
+        steps = start + jnp.arange(length, dtype=jnp.int32)
+        plan = task.batches.plan(keys.batches, start, length)
+        return jax.lax.scan(partial(descend, task, tx, keys), carry, (steps, plan))[0]
 
     metrics = jax.jit(task.evaluate)
 
@@ -85,7 +111,7 @@ def train(
         # Fetched at once, so that the next call of the loop has the device to itself.
         return jax.device_get(metrics(params))  # type: ignore[no-any-return]
 
-    params = jax.jit(task.init)(init_key)
+    params = jax.jit(task.init)(keys.init)
     carry = (params, jax.jit(tx.init)(params))
     parameters = sum(p.size for p in jax.tree.leaves(params))
     state_bytes = sum(s.nbytes for s in jax.tree.leaves(carry[1]))

@@ -8,13 +8,19 @@ import numpy as np
 import optax
 import pytest
 
-from optax_extras.tuning import Task, digits, train
+from optax_extras.tuning import (
+    Task,
+    batches_of_step,
+    digits,
+    minibatches,
+    train,
+)
 
 
 def batches(task, seed, start, length):
     """The mini-batches of some steps, stacked."""
-    plan = task.plan(jax.random.key(seed), jnp.int32(start), length)
-    return jax.vmap(task.batch)(plan)
+    plan = task.batches.plan(jax.random.key(seed), jnp.int32(start), length)
+    return jax.vmap(task.batches.take)(plan)
 
 
 def test_digits_are_standardised_and_split():
@@ -39,10 +45,10 @@ def test_an_epoch_shows_every_image_once():
 def test_the_order_does_not_depend_on_how_it_is_asked_for(size):
     task = digits(size)
     key = jax.random.key(1)
-    whole = task.plan(key, jnp.int32(0), 40)
+    whole = task.batches.plan(key, jnp.int32(0), 40)
     assert whole.shape == (40, size)
     for start, length in ((0, 1), (7, 5), (9, 31), (39, 1)):
-        part = task.plan(key, jnp.int32(start), length)
+        part = task.batches.plan(key, jnp.int32(start), length)
         np.testing.assert_array_equal(part, whole[start : start + length])
 
 
@@ -50,6 +56,28 @@ def test_the_order_does_not_depend_on_how_it_is_asked_for(size):
 def test_bad_batch_sizes(size):
     with pytest.raises(ValueError, match=rf"must be in \[1, 1347\], got {size}"):
         digits(size)
+
+
+def test_wrong_labels_are_a_fraction_of_the_training_set():
+    clean, wrong = digits(None), digits(None, wrong_labels=0.3)
+    (x, y), (same, changed) = (
+        (b[0][0], b[1][0]) for b in (batches(t, 0, 0, 1) for t in (clean, wrong))
+    )
+    np.testing.assert_array_equal(x, same)
+    assert np.sum(y != changed) == round(0.3 * 1347)
+    assert set(np.unique(changed)) == set(range(10))
+    with pytest.raises(ValueError, match=r"`wrong_labels` must be in \[0, 1\], got 2"):
+        digits(wrong_labels=2)
+
+
+def test_softmax_regression_has_no_hidden_layer():
+    params = digits(hidden=None).init(jax.random.key(0))
+    assert [p.shape for p in jax.tree.leaves(params)] == [(10,), (64, 10)]
+
+
+def test_arrays_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match=r"one number of examples, got \[2, 3\]"):
+        minibatches((np.zeros(2), np.zeros(3)), 1)
 
 
 def test_scikit_learn_is_named_where_it_is_missing(monkeypatch):
@@ -62,23 +90,25 @@ def quadratic():
     return Task(
         "quadratic",
         init=lambda key: jax.random.normal(key, (3,)),
-        plan=lambda key, start, length: jax.vmap(
-            lambda step: jax.random.normal(jax.random.fold_in(key, step), (3,))
-        )(start + jnp.arange(length)),
-        batch=lambda entry: entry,
-        loss=lambda params, batch: jnp.sum((params - 0.1 * batch) ** 2),
+        batches=batches_of_step(
+            lambda key, step: jax.random.normal(jax.random.fold_in(key, step), (3,))
+        ),
+        loss=lambda params, batch, key: jnp.sum(
+            (params - 0.1 * batch - 0.1 * jax.random.normal(key, (3,))) ** 2
+        ),
         evaluate=lambda params: {"loss": jnp.sum(params**2), "first": params[0]},
     )
 
 
 def test_training_is_the_plain_loop():
     task, tx = quadratic(), optax.adam(0.1)
-    init_key, batch_key = jax.random.split(jax.random.key(3))
+    init_key, batch_key, loss_key, _ = jax.random.split(jax.random.key(3), 4)
     params = task.init(init_key)
     state, firsts = tx.init(params), [params[0]]
     for step in range(10):
-        entry = task.plan(batch_key, jnp.int32(step), 1)[0]
-        grads = jax.grad(task.loss)(params, task.batch(entry))
+        batch = jax.random.normal(jax.random.fold_in(batch_key, step), (3,))
+        key = jax.random.fold_in(loss_key, step)
+        grads = jax.grad(task.loss)(params, batch, key)
         updates, state = tx.update(grads, state)
         params = optax.apply_updates(params, updates)
         if step % 4 == 3 or step == 9:
