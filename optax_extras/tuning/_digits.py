@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optax_extras.tuning import _real_data
 from optax_extras.tuning._batches import minibatches
 from optax_extras.tuning._task import Task
 
 _CLASSES = 10
-_SPLIT_SEED = 0
+_LABEL_SEED = 0
 
 
 def digits(
@@ -43,7 +44,7 @@ def digits(
     """
     if not 0 <= wrong_labels <= 1:
         raise ValueError(f"`wrong_labels` must be in [0, 1], got {wrong_labels}")
-    x_train, x_test, y_train, y_test = _load()
+    x_train, x_test, y_train, y_test = _real_data.load("digits", classes=True)
     y_train = _with_errors(y_train, wrong_labels)
     width = x_train.shape[1]
     sizes = [width, _CLASSES] if hidden is None else [width, hidden, _CLASSES]
@@ -86,31 +87,8 @@ def digits(
 
 def _with_errors(labels: np.ndarray[Any, Any], fraction: float) -> np.ndarray[Any, Any]:
     """The labels, of which a fraction are replaced by another class."""
-    rng = np.random.default_rng(_SPLIT_SEED)
+    rng = np.random.default_rng(_LABEL_SEED)
     wrong = rng.permutation(len(labels))[: round(fraction * len(labels))]
     changed = labels.copy()
     changed[wrong] += rng.integers(1, _CLASSES, len(wrong)).astype(labels.dtype)
     return changed % _CLASSES
-
-
-def _load() -> tuple[np.ndarray[Any, Any], ...]:
-    """The images and labels: x_train, x_test, y_train, y_test."""
-    try:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-        from sklearn.preprocessing import StandardScaler
-    except ImportError as error:
-        raise ImportError(
-            "the digits task needs scikit-learn: pip install 'optax-extras[cli]'"
-        ) from error
-    x, y = load_digits(return_X_y=True)
-    x_train, x_test, y_train, y_test = train_test_split(
-        x, y, test_size=0.25, random_state=_SPLIT_SEED, stratify=y
-    )
-    scaler = StandardScaler().fit(x_train)
-    return (
-        scaler.transform(x_train).astype(np.float32),
-        scaler.transform(x_test).astype(np.float32),
-        y_train.astype(np.int32),
-        y_test.astype(np.int32),
-    )

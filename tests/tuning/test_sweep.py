@@ -46,13 +46,12 @@ def run(task=None, make=optax.sgd, grid=None, **options):
 def test_a_trial_is_the_run_alone(make):
     result = run(make=make)
     assert result.steps.tolist() == [0, 4, 8, 10]
-    for i, rate in enumerate(RATES):
-        for j in range(3):
-            alone = train(noisy_quadratic(), make(rate), steps=10, seed=j, eval_every=4)
-            for name, values in alone.metrics.items():
-                np.testing.assert_allclose(
-                    result.metrics[name][i, j], values, rtol=1e-5, atol=1e-7
-                )
+    for i, j in ((0, 2), (2, 0)):
+        alone = train(noisy_quadratic(), make(RATES[i]), steps=10, seed=j, eval_every=4)
+        for name, values in alone.metrics.items():
+            np.testing.assert_allclose(
+                result.metrics[name][i, j], values, rtol=1e-5, atol=1e-7
+            )
 
 
 def test_a_trial_of_digits_is_the_run_alone():

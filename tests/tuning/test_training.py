@@ -81,7 +81,7 @@ def test_arrays_of_different_lengths_are_refused():
 
 
 def test_scikit_learn_is_named_where_it_is_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ImportError, match=r"pip install 'optax-extras\[cli\]'"):
         digits()
 

@@ -1,0 +1,64 @@
+"""The bundled tasks by name, and how a user's own is found."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from optax_extras.tuning._analytic import (
+    jumping_quadratic,
+    line,
+    noisy_quadratic,
+    quadratic,
+    rosenbrock,
+)
+from optax_extras.tuning._digits import digits
+from optax_extras.tuning._regression import breast_cancer, diabetes
+from optax_extras.tuning._task import Task
+from optax_extras.tuning._text import characters
+
+TASKS: dict[str, Callable[..., Task]] = {
+    "digits": digits,
+    "digits-softmax": partial(digits, hidden=None),
+    "digits-wrong-labels": partial(digits, wrong_labels=0.3),
+    "breast-cancer": breast_cancer,
+    "diabetes": diabetes,
+    "characters": characters,
+    "quadratic": quadratic,
+    "noisy-quadratic": noisy_quadratic,
+    "jumping-quadratic": jumping_quadratic,
+    "rosenbrock": rosenbrock,
+    "line": line,
+}
+
+
+def load_task(name: str) -> Task:
+    """A bundled task, or ``module:attribute``: a `Task`, or a function that makes one.
+
+    Args:
+      name: one of `TASKS`, or where the task is; the module is looked for in the
+        current folder too.
+
+    Raises:
+      ValueError: there is no such task.
+    """
+    if name in TASKS:
+        return TASKS[name]()
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ValueError(
+            f"`task` must be MODULE:ATTRIBUTE or one of {', '.join(TASKS)}; got"
+            f" {name!r}"
+        )
+    sys.path.insert(0, "")
+    try:
+        found: Any = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"cannot load task {name!r}: {error}") from error
+    finally:
+        sys.path.remove("")
+    task = found() if callable(found) else found
+    if not isinstance(task, Task):
+        raise ValueError(f"task {name!r} must be a Task, got {task!r}")
+    return task
