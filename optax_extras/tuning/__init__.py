@@ -14,6 +14,11 @@ from optax_extras.tuning._batches import (
 )
 from optax_extras.tuning._catalogue import TASKS as TASKS, load_task as load_task
 from optax_extras.tuning._digits import digits as digits
+from optax_extras.tuning._range_test import (
+    LRRangeResult as LRRangeResult,
+    Suggestion as Suggestion,
+    lr_range_test as lr_range_test,
+)
 from optax_extras.tuning._regression import (
     breast_cancer as breast_cancer,
     diabetes as diabetes,

@@ -3,9 +3,12 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _FORMAT = 1
 
@@ -79,6 +82,60 @@ class SweepResult:
         ends = [self.losses[..., -1], *(m[..., -1] for m in self.metrics.values())]
         finite: np.ndarray[Any, Any] = np.all(np.isfinite(ends), axis=0)
         return ~finite
+
+    def to_dataframe(self) -> Any:
+        """A `pandas.DataFrame` with a row for every trial and evaluation.
+
+        Its columns are the hyperparameters, ``seed``, ``step``, ``loss``, which the
+        initial parameters do not have, and the metrics.
+
+        Raises:
+          ImportError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError(
+                "`to_dataframe` needs pandas: pip install pandas"
+            ) from error
+        rows, seeds, steps = np.indices(next(iter(self.metrics.values())).shape)
+        first = np.full((*self.losses.shape[:2], 1), np.nan)
+        losses = np.concatenate([first, self.losses], axis=-1)
+        columns = {k: v[rows.ravel()] for k, v in self.hyperparameters.items()}
+        columns |= {
+            "seed": self.seeds[seeds.ravel()],
+            "step": self.steps[steps.ravel()],
+            "loss": losses.ravel(),
+        }
+        columns |= {name: values.ravel() for name, values in self.metrics.items()}
+        return pd.DataFrame(columns)
+
+    def plot(self, metric: str = "loss", hyperparameter: str | None = None) -> "Figure":
+        """Sensitivity to a hyperparameter, and the losses of the best trials.
+
+        On the left the median and the range over seeds of a final metric, with the
+        values at which seeds diverged in red; on the right the losses of the row with
+        the lowest.
+
+        Args:
+          metric: one of the metrics, or ``"loss"``.
+          hyperparameter: by default ``learning_rate`` or the first.
+
+        Raises:
+          ValueError: there is no such metric or hyperparameter.
+          ImportError: matplotlib is not installed.
+        """
+        from optax_extras.tuning import _plots
+
+        names = list(self.hyperparameters)
+        if hyperparameter is None:
+            hyperparameter = "learning_rate" if "learning_rate" in names else names[0]
+        if hyperparameter not in names:
+            raise ValueError(
+                f"`hyperparameter` must be one of {', '.join(names)}, got"
+                f" {hyperparameter!r}"
+            )
+        return _plots.of_sweep(self, metric, hyperparameter)
 
     def save(self, path: str | Path) -> None:
         """Writes an ``.npz`` file that `load` reads; nothing is pickled."""

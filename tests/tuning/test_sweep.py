@@ -217,3 +217,38 @@ def test_unknown_metrics_and_modes():
         result.best("x")
     with pytest.raises(ValueError, match="`mode` must be 'min' or 'max', got 'x'"):
         result.best("loss", "x")
+
+
+def test_a_dataframe_has_a_row_for_every_trial_and_evaluation():
+    pandas = pytest.importorskip("pandas")
+    result = run()
+    frame = result.to_dataframe()
+    assert isinstance(frame, pandas.DataFrame)
+    assert len(frame) == 3 * 3 * 4
+    row = frame[
+        (frame.learning_rate == 0.1) & (frame.seed == 2) & (frame.step == 8)
+    ].iloc[0]
+    assert row.loss == result.losses[1, 2, 1]
+    assert row["first"] == result.metrics["first"][1, 2, 2]
+    assert frame[frame.step == 0].loss.isna().all()
+
+
+def test_plots_show_the_median_the_range_and_divergence():
+    result = run(grid={"learning_rate": [0.01, 0.1, 1e30]}, steps=20)
+    left, right = result.plot("distance").axes
+    median = np.median(result.final("distance"), axis=1)
+    line = left.get_lines()[0]
+    np.testing.assert_allclose(line.get_ydata()[:2], median[:2])
+    assert np.isnan(line.get_ydata()[2])
+    assert "seeds diverged" in left.get_legend_handles_labels()[1]
+    assert "learning_rate = 0.1" in right.get_title()
+    np.testing.assert_allclose(
+        right.get_lines()[0].get_ydata(), np.median(result.losses[1], axis=0)
+    )
+    grid = run(grid={"learning_rate": [0.1, 0.2], "momentum": [0.0, 0.9]}, steps=2)
+    cloud = grid.plot(hyperparameter="momentum").axes[0].get_lines()[0]
+    assert len(cloud.get_xdata()) == 12
+    with pytest.raises(ValueError, match="one of learning_rate, got 'x'"):
+        result.plot(hyperparameter="x")
+    with pytest.raises(ValueError, match="`metric` must be one of"):
+        result.plot("x")
