@@ -27,7 +27,9 @@ class SweepResult:
       steps: updates done at each evaluation; int, shape (E,).
       metrics: the task's metrics, each of shape (R, S, E).
       losses: the mean of the mini-batches' losses between evaluations, (R, S, E − 1).
-      seconds: time the sweep took, with compilation.
+      seconds: time the sweep took, with compilation; of one that was resumed, since
+        then.
+      planned: the rows there were to be, more than R where it was interrupted.
     """
 
     task: str
@@ -37,6 +39,7 @@ class SweepResult:
     metrics: dict[str, np.ndarray[Any, Any]]
     losses: np.ndarray[Any, Any]
     seconds: float
+    planned: int
 
     def final(self, metric: str) -> np.ndarray[Any, Any]:
         """A metric after the last step, or ``"loss"``, shape (R, S).
@@ -141,8 +144,15 @@ class SweepResult:
         """Writes an ``.npz`` file that `load` reads; nothing is pickled."""
         arrays = {f"hyperparameter/{k}": v for k, v in self.hyperparameters.items()}
         arrays |= {f"metric/{k}": v for k, v in self.metrics.items()}
-        head = {"format": _FORMAT, "task": self.task, "seconds": self.seconds}
-        with Path(path).open("wb") as file:
+        head = {
+            "format": _FORMAT,
+            "task": self.task,
+            "seconds": self.seconds,
+            "planned": self.planned,
+        }
+        # Replacing a file whole keeps the last one when interrupted here.
+        unfinished = Path(f"{path}.unfinished")
+        with unfinished.open("wb") as file:
             np.savez(
                 file,
                 allow_pickle=False,
@@ -152,6 +162,7 @@ class SweepResult:
                 losses=self.losses,
                 **arrays,
             )
+        unfinished.replace(path)
 
     @classmethod
     def load(cls, path: str | Path) -> "SweepResult":
@@ -178,4 +189,5 @@ class SweepResult:
             metrics=groups["metric"],
             losses=arrays["losses"],
             seconds=head["seconds"],
+            planned=head["planned"],
         )

@@ -4,12 +4,15 @@ import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from optax_extras.tuning._result import SweepResult
 from optax_extras.tuning._task import Task
@@ -28,6 +31,8 @@ def sweep(
     eval_every: int | None = None,
     zipped: bool = False,
     trials_at_once: int | None = None,
+    mesh: Mesh | None = None,
+    resume: str | Path | None = None,
     on_progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> SweepResult:
     """Trains a task with every value of some hyperparameters and every seed.
@@ -52,14 +57,21 @@ def sweep(
       zipped: whether values are taken together, the first with the first.
       trials_at_once: rows of hyperparameters, each with all seeds, in memory together;
         all by default. It does not change a result.
+      mesh: devices that share the rows, also of several processes, each of which makes
+        the same call.
+      resume: an ``.npz`` file that finished chunks of ``trials_at_once`` rows are
+        written to, and read from if it is there: an interrupted sweep goes on after its
+        last chunk.
       on_progress: called with the updates done and their total, over all trials.
 
     Returns:
-      Metrics, losses, and what they cost.
+      Metrics, losses, and what they cost; after Ctrl-C those of the finished chunks,
+      if there are any.
 
     Raises:
       ValueError: there are no values or no seeds, zipped values differ in number, a
-        number of steps is below 1, or the loss is not a scalar.
+        number of steps is below 1, the loss is not a scalar, or ``resume`` is the file
+        of another sweep.
       TypeError: ``make_optimizer`` does not take the names.
 
     Examples:
@@ -89,36 +101,91 @@ def sweep(
     if not seed_array.size:
         raise ValueError(f"`seeds` must not be empty, got {seeds}")
     _check_loss(task)
+    if mesh is not None and (trials_at_once or 0) % mesh.size:
+        raise ValueError(
+            f"`trials_at_once` must be a multiple of the mesh's {mesh.size} devices,"
+            f" got {trials_at_once}"
+        )
     count = len(next(iter(rows.values())))
-    size = min(count, trials_at_once or count)
-    run = _compile(task, make_optimizer, steps, eval_every)
+    size = trials_at_once or (-(-count // mesh.size) * mesh.size if mesh else count)
+    evaluated = np.array([*range(0, steps, eval_every), steps])
     started = time.perf_counter()
-    parts = []
-    for first in range(0, count, size):
-        # The last chunk is filled up with its last row, to have the others' shape.
-        indices = np.minimum(np.arange(first, first + size), count - 1)
-        kept = min(size, count - first)
-        finished = len(seed_array) * first * steps
 
-        def report(done: int, kept: int = kept, finished: int = finished) -> None:
-            on_progress(
-                finished + done * kept * len(seed_array),
-                count * len(seed_array) * steps,
-            )
+    def result(parts: Sequence[Any]) -> SweepResult:
+        metrics, losses = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        return SweepResult(
+            task=task.name,
+            hyperparameters={k: v[: len(losses)] for k, v in rows.items()},
+            seeds=seed_array,
+            steps=evaluated,
+            metrics=metrics,
+            losses=losses,
+            seconds=time.perf_counter() - started,
+            planned=count,
+        )
 
-        chunk = {name: jnp.asarray(values[indices]) for name, values in rows.items()}
-        part = run(chunk, jnp.asarray(seed_array, jnp.uint32), report)
-        parts.append(jax.tree.map(lambda x: x[:kept], part))  # noqa: B023
-    metrics, losses = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-    return SweepResult(
-        task=task.name,
-        hyperparameters=rows,
-        seeds=seed_array,
-        steps=np.array([*range(0, steps, eval_every), steps]),
-        metrics=metrics,
-        losses=losses,
-        seconds=time.perf_counter() - started,
+    parts = _read(resume, rows, seed_array, evaluated, task.name)
+    run = _compile(task, make_optimizer, steps, eval_every)
+    per_row = len(seed_array) * steps
+    try:
+        for first in range(sum(len(part[1]) for part in parts), count, size):
+            kept = min(size, count - first)
+
+            def report(done: int, first: int = first, kept: int = kept) -> None:
+                on_progress(
+                    first * per_row + done * kept * len(seed_array), count * per_row
+                )
+
+            # The last chunk is filled up with its last row, to have the others' shape.
+            indices = np.minimum(np.arange(first, first + size), count - 1)
+            chunk = _place({name: v[indices] for name, v in rows.items()}, mesh)
+            part = run(chunk, jnp.asarray(seed_array, jnp.uint32), report)
+            parts.append(jax.tree.map(lambda x: x[:kept], part))  # noqa: B023
+            if resume is not None and jax.process_index() == 0:
+                result(parts).save(resume)
+    except KeyboardInterrupt:
+        if not parts:
+            raise
+    return result(parts)
+
+
+def _read(
+    path: str | Path | None,
+    rows: Mapping[str, np.ndarray[Any, Any]],
+    seeds: np.ndarray[Any, Any],
+    evaluated: np.ndarray[Any, Any],
+    task: str,
+) -> list[Any]:
+    """The chunks of an interrupted sweep, which must be this one; none at first."""
+    if path is None or not Path(path).exists():
+        return []
+    found = SweepResult.load(path)
+    done = len(found.losses)
+    pairs: tuple[tuple[str, Any, Any], ...] = (
+        ("task", task, found.task),
+        ("seeds", seeds, found.seeds),
+        ("steps", evaluated, found.steps),
+        ("hyperparameters", list(rows), list(found.hyperparameters)),
+        *((k, v[:done], found.hyperparameters.get(k)) for k, v in rows.items()),
     )
+    for name, ours, theirs in pairs:
+        if not np.array_equal(ours, theirs):
+            raise ValueError(
+                f"`resume` is the file of another sweep: its {name} are {theirs}, not"
+                f" {ours}"
+            )
+    return [(found.metrics, found.losses)]
+
+
+def _place(values: dict[str, np.ndarray[Any, Any]], mesh: Mesh | None) -> Any:
+    """The values as arrays, of which each device of a mesh has its share."""
+    arrays = {name: jnp.asarray(v) for name, v in values.items()}
+    if mesh is None:
+        return arrays
+    kinds = (AxisType.Auto,) * len(mesh.axis_names)
+    auto = Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
+    axes = PartitionSpec(auto.axis_names)  # type: ignore[no-untyped-call]
+    return jax.device_put(arrays, NamedSharding(auto, axes))
 
 
 def _rows(
@@ -212,13 +279,27 @@ def _compile(
 
     def run(values: Any, seeds: Any, report: Callable[[int], object]) -> Any:
         carry, metrics = start_all(values, seeds)
-        rows, losses = [jax.device_get(metrics)], []
+        rows, losses = [_fetch(metrics)], []
         for first in range(0, steps, eval_every):
             carry, metrics, loss = advance_all(carry, values, seeds, jnp.int32(first))
-            rows.append(jax.device_get(metrics))
-            losses.append(jax.device_get(loss))
+            rows.append(_fetch(metrics))
+            losses.append(_fetch(loss))
             report(min(first + eval_every, steps))
         stacked = jax.tree.map(lambda *x: np.stack(x, axis=-1), *rows)
         return stacked, np.stack(losses, axis=-1)
 
     return run
+
+
+def _fetch(tree: Any) -> Any:
+    """Arrays on the host, also those of which other processes have a part."""
+
+    def leaf(x: jax.Array) -> np.ndarray[Any, Any]:
+        if x.is_fully_addressable or x.is_fully_replicated:
+            return np.asarray(x)
+        gathered: np.ndarray[Any, Any] = multihost_utils.process_allgather(
+            x, tiled=True
+        )
+        return gathered
+
+    return jax.tree.map(leaf, tree)

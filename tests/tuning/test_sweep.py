@@ -1,12 +1,18 @@
 """Sweeps: every trial is the run alone, and all of them are one program."""
 
+import socket
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType
 
 import optax_extras as ox
+from optax_extras import tuning
 from optax_extras.tuning import (
     SweepResult,
     Task,
@@ -150,6 +156,7 @@ def test_best_is_of_the_median():
         {"m": -losses},
         losses,
         0.0,
+        2,
     )
     assert result.best() == {"lr": 2.0}
     assert result.best("m", "max") == {"lr": 2.0}
@@ -166,7 +173,7 @@ def test_saved_results_are_read_back(tmp_path):
     result = run()
     result.save(tmp_path / "sweep.npz")
     read = SweepResult.load(tmp_path / "sweep.npz")
-    for name in ("task", "seconds"):
+    for name in ("task", "seconds", "planned"):
         assert getattr(read, name) == getattr(result, name)
     for name in ("seeds", "steps", "losses", "metrics", "hyperparameters"):
         jax.tree.map(
@@ -252,3 +259,105 @@ def test_plots_show_the_median_the_range_and_divergence():
         result.plot(hyperparameter="x")
     with pytest.raises(ValueError, match="`metric` must be one of"):
         result.plot("x")
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_many_devices_give_what_one_gives(kind):
+    grid = {"learning_rate": np.geomspace(0.01, 0.5, 11)}
+    mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(kind, kind))
+    one, many = run(grid=grid), run(grid=grid, mesh=mesh)
+    chunked = run(grid=grid, mesh=mesh, trials_at_once=8)
+    for other in (many, chunked):
+        np.testing.assert_allclose(other.losses, one.losses, rtol=1e-5)
+        np.testing.assert_allclose(
+            other.metrics["first"], one.metrics["first"], rtol=1e-5
+        )
+    with pytest.raises(ValueError, match="multiple of the mesh's 8 devices, got 3"):
+        run(mesh=mesh, trials_at_once=3)
+
+
+def interrupt_at(done):
+    """A progress report that ends like Ctrl-C once so many updates are done."""
+
+    def report(now, total):
+        if now >= done:
+            raise KeyboardInterrupt
+
+    return report
+
+
+def test_an_interrupted_sweep_is_resumed_bit_by_bit(tmp_path):
+    grid = {"learning_rate": np.geomspace(0.01, 0.5, 7)}
+    options = {"grid": grid, "trials_at_once": 2, "make": optax.adam}
+    whole = run(**options)
+    path = tmp_path / "sweep.npz"
+    part = run(**options, resume=path, on_progress=interrupt_at(4 * 30 + 1))
+    assert (len(part.losses), part.planned) == (4, 7)
+    np.testing.assert_array_equal(part.losses, whole.losses[:4])
+    seen = []
+    rest = run(
+        **options, resume=path, on_progress=lambda done, total: seen.append(done)
+    )
+    assert seen[0] == 4 * 30 + 2 * 12
+    for resumed in (rest, SweepResult.load(path), run(**options, resume=path)):
+        assert resumed.planned == len(resumed.losses) == 7
+        np.testing.assert_array_equal(resumed.losses, whole.losses)
+        for name, values in whole.metrics.items():
+            np.testing.assert_array_equal(resumed.metrics[name], values)
+
+
+def test_an_interrupt_before_the_first_chunk_is_passed_on(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(resume=tmp_path / "sweep.npz", on_progress=interrupt_at(1))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"grid": {"learning_rate": [0.5, 0.1, 1.0]}}, "its learning_rate are"),
+        ({"grid": {"learning_rate": RATES, "momentum": [0.0]}}, "hyperparameters are"),
+        ({"seeds": 2}, r"its seeds are \[0 1 2\], not \[0 1\]"),
+        ({"steps": 12}, "its steps are"),
+        ({"task": noisy_quadratic(name="other")}, "its task are quadratic, not other"),
+    ],
+)
+def test_the_file_of_another_sweep_is_refused(tmp_path, change, message):
+    path = tmp_path / "sweep.npz"
+    run(resume=path)
+    with pytest.raises(ValueError, match=message):
+        run(**{"resume": path, **change})
+
+
+PROCESS = """
+import sys
+import jax
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 2)
+jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
+import numpy as np, optax
+from optax_extras.tuning import noisy_quadratic, sweep
+assert jax.device_count() == 4
+mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+grid = {"learning_rate": np.geomspace(0.01, 0.5, 6)}
+result = sweep(noisy_quadratic(), optax.adam, grid, steps=10, seeds=2, mesh=mesh)
+result.save(sys.argv[3] + sys.argv[2] + ".npz")
+"""
+
+
+def test_two_processes_give_what_one_gives(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, address, str(i), str(tmp_path / "part")]
+        )
+        for i in range(2)
+    ]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    grid = {"learning_rate": np.geomspace(0.01, 0.5, 6)}
+    one = sweep(tuning.noisy_quadratic(), optax.adam, grid, steps=10, seeds=2)
+    for i in range(2):
+        result = SweepResult.load(tmp_path / f"part{i}.npz")
+        np.testing.assert_allclose(result.losses, one.losses, rtol=1e-5, atol=1e-7)
