@@ -46,7 +46,7 @@ _EVAL_PARAMS = dict.fromkeys(
     contrib.schedule_free_eval_params,
 )
 _RANDOM = ("noisy_sgd",)
-_LEFT_OUT = {
+LEFT_OUT = {
     "dpsgd": "it takes one gradient for each example",
     "optimistic_adam": "deprecated in favour of optimistic_adam_v2",
 }
@@ -80,7 +80,7 @@ def aliases_of(module: str) -> list[Spec]:
 
 
 def _is_alias(name: str, function: Any) -> bool:
-    if name.startswith(("_", "scale_by_")) or name in _LEFT_OUT:
+    if name.startswith(("_", "scale_by_")) or name in LEFT_OUT:
         return False
     if not inspect.isfunction(function):
         return False

@@ -14,9 +14,9 @@ from optax_extras.testing._subject import STEPS, Subject, gradients, random_like
 
 
 def plain() -> dict[str, jax.Array]:
-    """Parameters whose shapes divide by the devices."""
+    """Parameters whose shapes divide by the devices, and are no other array's."""
     n = _devices()
-    shapes = {"w": jnp.zeros((2 * n, 4)), "b": jnp.zeros(4 * n)}
+    shapes = {"w": jnp.zeros((2 * n, 160)), "b": jnp.zeros(4 * n)}
     return random_like(shapes, 0)  # type: ignore[no-any-return]
 
 

@@ -62,6 +62,12 @@ def gradients(params: Any, step: int, dtype: Any = None) -> Any:
     return random_like(params, 100 + step, dtype)
 
 
+def _paraboloid(gradient: jax.Array, moved: jax.Array) -> jax.Array:
+    """Re⟨gradient, moved⟩ + ‖moved‖² / 2."""
+    slope = jnp.real(jnp.conj(gradient) * moved)
+    return jnp.sum(slope + jnp.abs(moved) ** 2 / 2)
+
+
 class Subject:
     """A `Spec`'s transformation; what several checks compute is computed once."""
 
@@ -115,12 +121,11 @@ class Subject:
             """Has the value 1 and the gradient `grads` at `params`."""
             # Elementwise, as contractions need hints where shardings are explicit.
             terms = jax.tree.map(
-                lambda g, x, p: jnp.sum(
-                    jnp.real(jnp.conj(g) * (x - p)) + jnp.abs(x - p) ** 2 / 2
-                ),
+                lambda g, x, p: None if g is None else _paraboloid(g, x - p),
                 grads,
                 point,
                 params,
+                is_leaf=lambda leaf: leaf is None,
             )
             return 1 + sum(jax.tree.leaves(terms), jnp.zeros(()))
 
