@@ -132,6 +132,9 @@ SPECS = [
         **{**DECAY, "supports": RANDOM["supports"]},
         buffers=1,
         static={"initial_scale": 0.1},
+        expected_failures={
+            "steps_draw_differently": "it draws once, for the initial trace"
+        },
     ),
     spec(
         ox.trace_with_bias_correction,

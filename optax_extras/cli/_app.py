@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import jax
+import numpy as np
 import optax
 import typer
 from rich.console import Console
@@ -24,11 +25,19 @@ from rich.progress import (
 from rich.table import Table
 
 from optax_extras.cli import _catalogue, _check, _report
-from optax_extras.cli._optimizers import OPTIMIZERS
+from optax_extras.cli._optimizers import OPTIMIZERS, load_factory
 from optax_extras.testing import CAPABILITIES, BoundCheck, aliases_of
-from optax_extras.tuning import Task, digits, train
+from optax_extras.tuning import (
+    TASKS,
+    Task,
+    digits,
+    load_task,
+    lr_range_test,
+    train,
+)
 
 INTERRUPTED = 130
+TASK_HELP = f"A Task of yours, or one of {', '.join(TASKS)}."
 
 app = typer.Typer(
     help="Optimizers for JAX, compared and listed.",
@@ -194,6 +203,60 @@ def compare(
         console.print("written:", *map(str, paths), soft_wrap=True)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+@app.command("lr-range")
+def lr_range(
+    task: Annotated[
+        str, typer.Option(metavar="NAME|MODULE:ATTRIBUTE", help=TASK_HELP)
+    ] = "digits",
+    optimizer: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|MODULE:FACTORY",
+            help="A function of `learning_rate`, or one of the names of `compare`.",
+        ),
+    ] = "sgd",
+    min_lr: Annotated[float, typer.Option(help="The first rate.")] = 1e-5,
+    max_lr: Annotated[float, typer.Option(help="The last rate.")] = 100.0,
+    steps: Annotated[int, typer.Option(help="Updates of each run.")] = 200,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of runs.")] = 5,
+    smoothing: Annotated[
+        float, typer.Option(help="Decay of the loss's average.")
+    ] = 0.9,
+    out: Annotated[Path, typer.Option(help="Folder for the picture.")] = Path(
+        "optax-extras-out"
+    ),
+) -> None:
+    """Find learning rates worth trying, by a rate that grows while training."""
+    _make_folder(out)
+    try:
+        result = lr_range_test(
+            load_task(task),
+            load_factory(optimizer),
+            min_lr=min_lr,
+            max_lr=max_lr,
+            steps=steps,
+            seeds=seeds,
+            smoothing=smoothing,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}.") from error
+    table = Table(title=f"{optimizer} on {result.task}, {seeds} seeds")
+    for heading in ("suggestion", "median", "lowest", "highest", "seeds"):
+        table.add_column(heading)
+    for name, suggestion in (
+        ("steepest descent", result.steepest),
+        ("a tenth of divergence", result.tenth_of_divergence),
+    ):
+        found = int(np.isfinite(suggestion.rates).sum())
+        numbers = (f"{x:.3g}" if found else "none" for x in suggestion[1:])
+        table.add_row(name, *numbers, str(found))
+    path = out / "lr-range.png"
+    result.plot().savefig(path, dpi=150)
+    console = Console()
+    console.print(table)
+    console.print("written:", str(path), soft_wrap=True)
 
 
 @app.command()

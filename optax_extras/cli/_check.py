@@ -3,15 +3,14 @@
 import ast
 import dataclasses
 import functools
-import importlib
 import json
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from optax_extras._importing import load_attribute
 from optax_extras.testing import CHECKS, BoundCheck, Result, Spec, iter_checks
 from optax_extras.testing._subject import Subject
 
@@ -45,24 +44,13 @@ def load(target: str, arguments: Sequence[str], supports: Sequence[str]) -> Spec
     Raises:
       ValueError: there is no such module or attribute, or an argument is malformed.
     """
-    module, colon, attribute = target.partition(":")
-    if not (module and colon and attribute):
-        raise ValueError(f"{target!r} is not of the form MODULE:FACTORY")
-    sys.path.insert(0, "")
-    try:
-        found: Any = importlib.import_module(module)
-        for name in attribute.split("."):
-            found = getattr(found, name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"cannot load {target!r}: {error}") from error
-    finally:
-        sys.path.remove("")
+    found = load_attribute(target)
     if isinstance(found, Spec):
         if arguments or supports:
             raise ValueError(f"{target!r} is a Spec, and takes no further arguments")
         spec = found
     else:
-        spec = _spec(attribute, found, arguments, supports)
+        spec = _spec(target.partition(":")[2], found, arguments, supports)
     try:
         Subject(spec).make()
     except Exception as error:

@@ -52,10 +52,9 @@ def no_tracer_leaks(subject: Subject) -> None:
     Why: a leaked tracer fails far from its cause, in the next call.
     Fix: store nothing computed inside `update` in an object outside it.
     """
-    params = parameters()
+    tx, params = subject.make(), parameters()
 
     def step(params: Any) -> Any:
-        tx = subject.make()
         return subject.update(tx, gradients(params, 0), tx.init(params), params)
 
     with jax.checking_leaks():
@@ -136,11 +135,18 @@ def vmap_over_parameters(subject: Subject) -> None:
     Fix: no reduction over more than the leaf's own axes, no `lax.cond` on a Python
     bool.
     """
+    tx = subject.make()
 
-    def train(params: Any) -> Any:
-        return subject.advance(params, steps=2).updates
+    def train(member: Any) -> Any:
+        params, grads = member
 
-    _each_is_itself(train, parameters(seed=0), parameters(seed=1))
+        def update(_: Any, state: Any, params: Any, step: Any) -> Any:
+            return subject.update(tx, grads, state, params, step)
+
+        return subject.advance(params, tx=tx, steps=2, update=update).updates
+
+    members = [(parameters(seed=i), gradients(parameters(), i)) for i in (0, 1)]
+    _each_is_itself(train, *members)
 
 
 @check()

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import optax
 from jax.sharding import AxisType
@@ -30,7 +31,7 @@ def _draw(subject: Subject, params: Any, key: Any = KEY, steps: int = 1) -> Any:
 
 @check()
 def same_key_same_draw(subject: Subject) -> None:
-    """One key, given as an int or as `jax.random.key`, always gives the same draw.
+    """One int always gives the same draw, and so does one `jax.random.key`.
 
     Why: experiments are repeated, and every process must draw alike.
     Fix: take all randomness from the key; no `np.random`, no `hash()` of names.
@@ -47,8 +48,11 @@ def keys_draw_differently(subject: Subject) -> None:
     Why: seeds are averaged over.
     Fix: fold the whole key into the stream, not its first word.
     """
-    ours, theirs = (_draw(subject, parameters(), key) for key in (0, 1))
-    _compare.different("the draw of another key", ours, theirs)
+    first_word = jax.random.wrap_key_data(jnp.array([1, 0], jnp.uint32))
+    ours = _draw(subject, parameters(), 0)
+    for name, key in (("1", 1), ("[1, 0]", first_word)):
+        theirs = _draw(subject, parameters(), key)
+        _compare.different(f"the draw of key {name}", theirs, ours)
 
 
 @check()
@@ -77,6 +81,15 @@ def steps_draw_differently(subject: Subject) -> None:
         for steps in (1, 2)
     ]
     _compare.different("the draw of the second step", gaps[1], gaps[0])
+    # One draw that a momentum carries on would be a multiple of itself.
+    first, second = (jax.flatten_util.ravel_pytree(gap)[0] for gap in gaps)
+    cosine = jnp.vdot(first, second) / jnp.sqrt(
+        jnp.vdot(first, first) * jnp.vdot(second, second)
+    )
+    _compare.require(
+        not abs(cosine) > 0.999,
+        f"the draws of two steps: expected two directions, got a cosine of {cosine:.4}",
+    )
 
 
 @check()
@@ -102,8 +115,10 @@ def draws_do_not_depend_on_other_leaves(subject: Subject) -> None:
     Fix: fold the leaf's path into the key; do not split it by the number of leaves.
     """
     params = _twins()
-    alone = _draw(subject, {"b": params["b"]})
-    _compare.equal("the draw of leaf b", _draw(subject, params)["b"], alone["b"], 1e-6)
+    both = _draw(subject, params)
+    for name, leaf in params.items():
+        alone = _draw(subject, {name: leaf})
+        _compare.equal("the draw", {name: both[name]}, alone, 1e-6)
 
 
 @check()

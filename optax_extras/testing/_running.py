@@ -1,6 +1,7 @@
 """Running the checks of a transformation, one by one or all at once."""
 
 import dataclasses
+import re
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
@@ -114,8 +115,9 @@ def _describe(error: Exception) -> str:
     if isinstance(error, ConformanceError):
         return str(error)
     # What JAX adds to a message, such as where its frames were removed, is no news.
-    first = str(error).strip().split("\n\n")[0].split("\n----")[0]
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+    text = re.split(r"\n-----|For simplicity, JAX", str(error))[0]
+    text = "\n".join(part.strip() for part in text.split("\n\n")[:3]).strip()
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _failure(result: Result) -> ConformanceError:

@@ -1,11 +1,9 @@
 """The bundled tasks by name, and how a user's own is found."""
 
-import importlib
-import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
+from optax_extras._importing import load_attribute
 from optax_extras.tuning._analytic import (
     jumping_quadratic,
     line,
@@ -45,19 +43,12 @@ def load_task(name: str) -> Task:
     """
     if name in TASKS:
         return TASKS[name]()
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise ValueError(
             f"`task` must be MODULE:ATTRIBUTE or one of {', '.join(TASKS)}; got"
             f" {name!r}"
         )
-    sys.path.insert(0, "")
-    try:
-        found: Any = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"cannot load task {name!r}: {error}") from error
-    finally:
-        sys.path.remove("")
+    found = load_attribute(name)
     task = found() if callable(found) else found
     if not isinstance(task, Task):
         raise ValueError(f"task {name!r} must be a Task, got {task!r}")

@@ -85,7 +85,7 @@ def test_json(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["mine"], "'mine' is not of the form MODULE:FACTORY"),
+        (["mine"], "'mine' is not of the form MODULE:ATTRIBUTE"),
         (["mine:absent"], "cannot load 'mine:absent': .*no attribute 'absent'"),
         (["absent:x"], "cannot load 'absent:x': No module named 'absent'"),
         (["mine:healthy"], "cannot make 'mine:healthy': .*learning_rate"),

@@ -122,8 +122,8 @@ def test_a_users_own_task(tmp_path, monkeypatch):
     assert load_task("optax_extras.tuning:line").name == "line"
     for name, message in (
         ("mine_tasks:NOT", "task 'mine_tasks:NOT' must be a Task, got 3"),
-        ("mine_tasks:ABSENT", "cannot load task 'mine_tasks:ABSENT'"),
-        ("absent_module:x", "cannot load task 'absent_module:x'"),
+        ("mine_tasks:ABSENT", "cannot load 'mine_tasks:ABSENT'"),
+        ("absent_module:x", "cannot load 'absent_module:x'"),
         ("absent", "must be MODULE:ATTRIBUTE or one of digits, .*; got 'absent'"),
     ):
         with pytest.raises(ValueError, match=message):
