@@ -93,6 +93,15 @@ def test_readme_example_of_the_conformance_suite(tmp_path):
 
 
 @in_repository
+def test_readme_example_of_a_sweep(tmp_path, monkeypatch):
+    text = (ROOT / "README.md").read_text()
+    (code,) = re.findall(r"```python\n([^`]*sweep\(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    assert re.match(r"\{'learning_rate': [\d.]+\} \d+ of 45", run("-c", code))
+    assert (tmp_path / "sweep.png").exists()
+
+
+@in_repository
 def test_changelog_has_an_unreleased_section():
     assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()
 

@@ -11,7 +11,7 @@ import optax
 from optax_extras.testing import _compare
 from optax_extras.testing._compilation import other_value
 from optax_extras.testing._registry import NotApplicableError, check
-from optax_extras.testing._subject import Subject, gradients, parameters
+from optax_extras.testing._subject import Steps, Subject, gradients, parameters
 
 
 @check()
@@ -202,15 +202,19 @@ def injected_hyperparameters_take_effect(subject: Subject) -> None:
     Why: warm restarts and population-based training write them.
     Fix: read hyperparameters in `update`; copy none into the state in `init`.
     """
-    params = parameters()
     tx = _inject(subject)()
-    state = tx.init(params)
+    start = Steps(parameters(), tx.init(parameters()), None)
+    later = subject.advance(start.params, tx=tx, state=start.state, steps=1)
     for name, value in subject.spec.hyperparameters.items():
+        # Others than the rate may be meant for the start, such as an initial scale.
+        run = start if name == "learning_rate" else later
         new = other_value(value)
-        hyperparams = {**state.hyperparams, name: jnp.float32(new)}
-        written = state._replace(hyperparams=hyperparams)
-        changed = subject.advance(params, tx=tx, state=written, steps=2)
-        expected = subject.advance(params, tx=subject.make(**{name: new}), steps=2)
+        hyperparams = {**run.state.hyperparams, name: jnp.float32(new)}
+        state = run.state._replace(hyperparams=hyperparams)
+        changed = subject.advance(run.params, tx=tx, state=state, start=1, steps=1)
+        fresh = subject.make(**{name: new})
+        inner = fresh.init(run.params) if run is start else run.state.inner_state
+        expected = subject.advance(run.params, tx=fresh, state=inner, start=1, steps=1)
         _compare.equal(
             f"the updates with {name} = {new}",
             changed.updates,

@@ -423,7 +423,7 @@ def leafless(tx):
 # Trees
 
 
-@mistake("containers", "Pair")
+@mistake("containers", "tuple")
 def pairs_of_results(tx):
     """Pairs are told from containers by being pairs."""
 

@@ -44,6 +44,12 @@ COMPILING = {
 }
 
 
+UNSEEN = {
+    "keys_are_used_once": "JAX 0.9 does not see this reuse",
+    "restored_from_arrays": "JAX 0.9 does not pickle typed keys either",
+}
+
+
 def test_every_check_is_broken():
     assert set(BROKEN) == set(CHECKS)
 
@@ -63,6 +69,8 @@ def neighbours(name):
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken(name):
+    if name in UNSEEN and jax.__version_info__ < (0, 10):
+        pytest.skip(UNSEEN[name])
     broken = BROKEN[name]
     with jax.numpy_rank_promotion("allow"):  # only the check of it may forbid it
         results = [
