@@ -1,5 +1,6 @@
 """Comparisons of trees whose messages name the leaf, what was expected and what is."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -36,6 +37,15 @@ def same_structure(what: str, actual: Any, expected: Any) -> None:
     raise ConformanceError(f"{what}: expected the structure {theirs}, got {ours}")
 
 
+def _pairs(expected: Any, actual: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """The path and both leaves, for each leaf of two trees of one structure."""
+    leaves = jax.tree.leaves(actual)
+    for (path, theirs), ours in zip(
+        jax.tree.leaves_with_path(expected), leaves, strict=True
+    ):
+        yield path, theirs, ours
+
+
 def _paths(tree: Any) -> list[Any]:
     return [path for path, _ in jax.tree.leaves_with_path(tree)]
 
@@ -43,10 +53,7 @@ def _paths(tree: Any) -> list[Any]:
 def same_types(what: str, actual: Any, expected: Any, *, weak: bool = False) -> None:
     """Holds structures, shapes and dtypes of two trees equal; weak types if asked."""
     same_structure(what, actual, expected)
-    pairs = zip(
-        jax.tree.leaves_with_path(expected), jax.tree.leaves(actual), strict=True
-    )
-    for (path, theirs), ours in pairs:
+    for path, theirs, ours in _pairs(expected, actual):
         wanted, got = _describe(theirs, weak), _describe(ours, weak)
         require(wanted == got, f"{what} at {show(path)}: expected {wanted}, got {got}")
 
@@ -62,10 +69,7 @@ def _describe(leaf: Any, weak: bool) -> str:
 def equal(what: str, actual: Any, expected: Any, rtol: float = 0.0) -> None:
     """Holds two trees equal: bit by bit, or relative to a leaf's largest number."""
     same_structure(what, actual, expected)
-    pairs = zip(
-        jax.tree.leaves_with_path(expected), jax.tree.leaves(actual), strict=True
-    )
-    for (path, theirs), ours in pairs:
+    for path, theirs, ours in _pairs(expected, actual):
         wanted, got = as_numpy(theirs), as_numpy(ours)
         where = f"{what} at {show(path)}"
         require(
@@ -83,9 +87,7 @@ def equal(what: str, actual: Any, expected: Any, rtol: float = 0.0) -> None:
 
 def different(what: str, actual: Any, expected: Any) -> None:
     """Holds every leaf of two trees to differ in every element."""
-    for (path, theirs), ours in zip(
-        jax.tree.leaves_with_path(expected), jax.tree.leaves(actual), strict=True
-    ):
+    for path, theirs, ours in _pairs(expected, actual):
         wanted, got = as_numpy(theirs), as_numpy(ours)
         require(
             not (wanted == got).any(),

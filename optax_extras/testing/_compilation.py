@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_extras.testing import _compare
-from optax_extras.testing._registry import NotApplicableError, check
+from optax_extras.testing._registry import check
 from optax_extras.testing._subject import STEPS, Subject, gradients, parameters
 
 
@@ -68,7 +68,7 @@ def hyperparameters_may_be_arrays(subject: Subject) -> None:
     Why: sweeps and learning-rate tuning pass them as arrays.
     Fix: compute with them in `jnp`; no Python `if`, `float` or `math` on them.
     """
-    names = _hyperparameters(subject)
+    names = subject.hyperparameters
     traces: list[None] = []
     params = parameters()
 
@@ -94,12 +94,6 @@ def hyperparameters_may_be_arrays(subject: Subject) -> None:
     )
 
 
-def _hyperparameters(subject: Subject) -> dict[str, float]:
-    if not subject.spec.hyperparameters:
-        raise NotApplicableError("the spec names no hyperparameters")
-    return dict(subject.spec.hyperparameters)
-
-
 @check()
 def vmap_over_hyperparameters(subject: Subject) -> None:
     """`jax.vmap` over the hyperparameters is the same as one run for each.
@@ -107,7 +101,7 @@ def vmap_over_hyperparameters(subject: Subject) -> None:
     Why: it is how a grid of learning rates becomes one program.
     Fix: treat them as 0-d arrays; no comparison of them in Python.
     """
-    names = _hyperparameters(subject)
+    names = subject.hyperparameters
     params = parameters()
 
     def train(values: Any) -> Any:

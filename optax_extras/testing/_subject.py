@@ -84,6 +84,13 @@ class Subject:
         if not self.supports(capability):
             raise NotApplicableError(f"the spec does not support {capability!r}")
 
+    @property
+    def hyperparameters(self) -> dict[str, float]:
+        """Those of the spec; leaves the check where there are none."""
+        if not self.spec.hyperparameters:
+            raise NotApplicableError("the spec names no hyperparameters")
+        return dict(self.spec.hyperparameters)
+
     def make(self, **overrides: Any) -> optax.GradientTransformationExtraArgs:
         """The transformation, with some arguments replaced."""
         arguments = {**self.spec.hyperparameters, **overrides}

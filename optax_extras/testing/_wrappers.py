@@ -1,7 +1,6 @@
 """What optax's own wrappers do with a transformation."""
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ import optax
 
 from optax_extras.testing import _compare
 from optax_extras.testing._compilation import other_value
-from optax_extras.testing._registry import NotApplicableError, check
+from optax_extras.testing._registry import check
 from optax_extras.testing._subject import Steps, Subject, gradients, parameters
 
 
@@ -124,25 +123,18 @@ def flatten(subject: Subject) -> None:
     _compare.finite("the updates", run.updates)
 
 
-def _inject(subject: Subject, **options: Any) -> Callable[[], Any]:
-    arguments = dict(subject.spec.hyperparameters)
-    if not arguments:
-        raise NotApplicableError("the spec names no hyperparameters")
-    factory = _factory(subject, list(arguments))
-    return lambda: optax.inject_hyperparams(factory, **options)(**arguments)
-
-
-def _factory(subject: Subject, names: list[str]) -> Callable[..., Any]:
-    """`make` as a function with just the spec's hyperparameters as its arguments."""
+def _inject(subject: Subject, **options: Any) -> Any:
+    """The factory injected, with just the spec's hyperparameters as its arguments."""
+    arguments = subject.hyperparameters
 
     def factory(**values: Any) -> Any:
         return subject.make(**values)
 
     kind = inspect.Parameter.KEYWORD_ONLY
     factory.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter(name, kind) for name in names]
+        [inspect.Parameter(name, kind) for name in arguments]
     )
-    return factory
+    return optax.inject_hyperparams(factory, **options)(**arguments)
 
 
 @check()
@@ -152,7 +144,7 @@ def inject_hyperparams(subject: Subject) -> None:
     Why: it is how hyperparameters are logged and changed while training.
     Fix: compute with hyperparameters in `jnp`; no Python `if` or `float` of them.
     """
-    run = subject.advance(parameters(), tx=_inject(subject)())
+    run = subject.advance(parameters(), tx=_inject(subject))
     _compare.equal(
         "the updates", run.updates, subject.eager[-1].updates, _compare.TOLERANCE
     )
@@ -167,9 +159,8 @@ def inject_hyperparams_on_bfloat16(subject: Subject) -> None:
     Fix: refuse a bfloat16 decay with an error that names it, or keep 1 − decay.
     """
     params = parameters(jnp.bfloat16)
-    inject = _inject(subject)
     try:
-        run = subject.advance(params, tx=inject())
+        run = subject.advance(params, tx=_inject(subject))
     except (TypeError, ValueError) as error:
         named = any(name in str(error) for name in subject.spec.hyperparameters)
         _compare.require(
@@ -188,7 +179,7 @@ def inject_float32_hyperparams_on_bfloat16(subject: Subject) -> None:
     Fix: cast the result of arithmetic with a hyperparameter back to the leaf's dtype.
     """
     params = parameters(jnp.bfloat16)
-    tx = _inject(subject, hyperparam_dtype=jnp.float32)()
+    tx = _inject(subject, hyperparam_dtype=jnp.float32)
     run = subject.advance(params, tx=tx)
     _compare.same_types("the updates", run.updates, params)
     expected = subject.advance(params).updates
@@ -202,7 +193,7 @@ def injected_hyperparameters_take_effect(subject: Subject) -> None:
     Why: warm restarts and population-based training write them.
     Fix: read hyperparameters in `update`; copy none into the state in `init`.
     """
-    tx = _inject(subject)()
+    tx = _inject(subject)
     start = Steps(parameters(), tx.init(parameters()), None)
     later = subject.advance(start.params, tx=tx, state=start.state, steps=1)
     for name, value in subject.spec.hyperparameters.items():

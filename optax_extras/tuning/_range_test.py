@@ -1,7 +1,6 @@
 """The learning-rate range test (Smith 2015, arXiv 1506.01186)."""
 
 import dataclasses
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +11,7 @@ import numpy as np
 import optax
 
 from optax_extras.tuning._task import Task
-from optax_extras.tuning._training import descend, keys_of_seed
+from optax_extras.tuning._training import descend, keyed, keys_of_seed, seeds_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -170,26 +169,19 @@ def lr_range_test(
         raise ValueError(f"`steps` must be >= 2, got {steps}")
     if not 0 <= smoothing < 1:
         raise ValueError(f"`smoothing` must be in [0, 1), got {smoothing}")
-    seed_array = np.asarray(range(seeds) if isinstance(seeds, int) else seeds)
-    if not seed_array.size:
-        raise ValueError(f"`seeds` must not be empty, got {seeds}")
+    seed_array = seeds_of(seeds)
     rates = np.geomspace(min_lr, max_lr, steps)
-    takes_key = "key" in inspect.signature(make_optimizer).parameters
 
     def trial(seed: jax.Array) -> jax.Array:
         keys = keys_of_seed(seed)
-        own = {"key": keys.optimizer} if takes_key else {}
-
-        def make(rate: jax.Array) -> Any:
-            tx = make_optimizer(learning_rate=rate, **own)
-            return optax.with_extra_args_support(tx)
+        make = keyed(make_optimizer, keys)
 
         def step(carry: Any, entry: Any) -> Any:
             rate, *rest = entry
-            return descend(task, make(rate), keys, carry, rest)
+            return descend(task, make(learning_rate=rate), keys, carry, rest)
 
         params = task.init(keys.init)
-        carry = (params, make(jnp.float32(min_lr)).init(params))
+        carry = (params, make(learning_rate=jnp.float32(min_lr)).init(params))
         plan = task.batches.plan(keys.batches, jnp.int32(0), steps)
         numbers = jnp.arange(steps, dtype=jnp.int32)
         entries = (jnp.asarray(rates, jnp.float32), numbers, plan)

@@ -16,7 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from optax_extras.tuning._result import SweepResult
 from optax_extras.tuning._task import Task
-from optax_extras.tuning._training import TrialKeys, descend, keys_of_seed
+from optax_extras.tuning._training import descend, keyed, keys_of_seed, seeds_of
 
 MakeOptimizer = Callable[..., optax.GradientTransformation]
 
@@ -97,9 +97,7 @@ def sweep(
             raise ValueError(f"`{name}` must be >= 1, got {number}")
     rows = _rows(hyperparameters, zipped)
     _check_names(make_optimizer, rows)
-    seed_array = np.asarray(range(seeds) if isinstance(seeds, int) else seeds)
-    if not seed_array.size:
-        raise ValueError(f"`seeds` must not be empty, got {seeds}")
+    seed_array = seeds_of(seeds)
     _check_loss(task)
     if mesh is not None and (trials_at_once or 0) % mesh.size:
         raise ValueError(
@@ -241,20 +239,18 @@ def _compile(
     task: Task, make_optimizer: MakeOptimizer, steps: int, eval_every: int
 ) -> Callable[..., Any]:
     """A function that runs the trials of some rows and seeds: (metrics, losses)."""
-    takes_key = "key" in inspect.signature(make_optimizer).parameters
-
-    def make(values: Mapping[str, jax.Array], keys: TrialKeys) -> Any:
-        own = {"key": keys.optimizer} if takes_key else {}
-        return optax.with_extra_args_support(make_optimizer(**{**own, **values}))
 
     def start(values: Any, seed: jax.Array) -> Any:
         keys = keys_of_seed(seed)
         params = task.init(keys.init)
-        return (params, make(values, keys).init(params)), task.evaluate(params)
+        return (
+            params,
+            keyed(make_optimizer, keys)(**values).init(params),
+        ), task.evaluate(params)
 
     def advance(carry: Any, values: Any, seed: jax.Array, first: jax.Array) -> Any:
         keys = keys_of_seed(seed)
-        step = partial(descend, task, make(values, keys), keys)
+        step = partial(descend, task, keyed(make_optimizer, keys)(**values), keys)
 
         def guarded(carry: Any, entry: Any) -> Any:
             # The last segment may end early, and is not compiled again for it.

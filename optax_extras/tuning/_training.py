@@ -1,8 +1,9 @@
 """One training run, compiled as a scan over mini-batches."""
 
 import dataclasses
+import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -46,6 +47,21 @@ class TrialKeys(NamedTuple):
 def keys_of_seed(seed: jax.Array) -> TrialKeys:
     """The keys of a run, which depend on its seed alone."""
     return TrialKeys(*jax.random.split(jax.random.key(seed), 4))
+
+
+def seeds_of(seeds: int | Sequence[int]) -> np.ndarray[Any, Any]:
+    """The seeds of some runs, from their number or one by one."""
+    array = np.asarray(range(seeds) if isinstance(seeds, int) else seeds)
+    if not array.size:
+        raise ValueError(f"`seeds` must not be empty, got {seeds}")
+    return array
+
+
+def keyed(make_optimizer: Callable[..., Any], keys: TrialKeys) -> Callable[..., Any]:
+    """A factory of the whole optimizer that gives `key` to one that takes it."""
+    if "key" in inspect.signature(make_optimizer).parameters:
+        make_optimizer = partial(make_optimizer, key=keys.optimizer)
+    return lambda **values: optax.with_extra_args_support(make_optimizer(**values))
 
 
 def descend(
