@@ -1,12 +1,9 @@
 """The commands and their options."""
 
-import contextlib
 import enum
 import math
-import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from optax_extras._interrupts import interrupts_between_calls
 from optax_extras.cli import _catalogue, _check, _report
 from optax_extras.cli._optimizers import OPTIMIZERS, load_factory
 from optax_extras.testing import CAPABILITIES, BoundCheck, aliases_of
@@ -84,34 +82,6 @@ def _make_folder(path: Path) -> None:
         ) from error
 
 
-@contextlib.contextmanager
-def _interrupts_between_calls() -> Iterator[Callable[[], None]]:
-    """Holds Ctrl-C back until the function given is called, and raises it there.
-
-    Raised inside a running JAX computation it can end in a segmentation fault at exit.
-    A second Ctrl-C is not held back.
-    """
-    pending = []
-
-    def remember(*_: object) -> None:
-        pending.append(True)
-        signal.signal(signal.SIGINT, previous)
-
-    def raise_pending() -> None:
-        if pending:
-            raise KeyboardInterrupt
-
-    previous = signal.getsignal(signal.SIGINT)
-    if previous is not signal.default_int_handler:  # ignored in a background job
-        yield raise_pending
-        return
-    signal.signal(signal.SIGINT, remember)
-    try:
-        yield raise_pending
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
 @app.command()
 def compare(
     optimizer: Annotated[
@@ -163,7 +133,7 @@ def compare(
     paths: list[Path] = []
     interrupted = False
     try:
-        with progress, _interrupts_between_calls() as raise_pending:
+        with progress, interrupts_between_calls() as raise_pending:
             for name in names:
                 choice = OPTIMIZERS[name]
                 rate = choice.learning_rate if learning_rate is None else learning_rate
@@ -315,7 +285,7 @@ def check(
     progress = Progress(
         TextColumn("{task.description}"), console=Console(stderr=True), transient=True
     )
-    with progress, _interrupts_between_calls() as raise_pending:
+    with progress, interrupts_between_calls() as raise_pending:
         shown = progress.add_task("")
 
         def on_check(check: BoundCheck) -> None:

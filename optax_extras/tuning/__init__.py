@@ -25,7 +25,7 @@ from optax_extras.tuning._regression import (
 )
 from optax_extras.tuning._result import SweepResult as SweepResult
 from optax_extras.tuning._sweep import sweep as sweep
-from optax_extras.tuning._task import Task as Task
+from optax_extras.tuning._task import Goal as Goal, Task as Task
 from optax_extras.tuning._text import characters as characters
 from optax_extras.tuning._training import (
     TrainingResult as TrainingResult,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optax_extras.tuning._batches import batches_of_step
-from optax_extras.tuning._task import Task
+from optax_extras.tuning._task import Goal, Task
 
 
 def quadratic(dimensions: int = 20, condition: float = 100.0) -> Task:
@@ -66,6 +66,7 @@ def noisy_quadratic(
         batches_of_step(noise),
         lambda x, batch, key: value(x) + jnp.sum(batch * x),
         lambda x: {"value": value(x)},
+        Goal("value"),
     )
 
 
@@ -142,6 +143,7 @@ def _deterministic(
         batches_of_step(lambda key, step: step),
         lambda x, batch, key: value(x),
         lambda x: {name: metric(x) for name, metric in measured.items()},
+        Goal("value"),
     )
 
 

@@ -9,7 +9,7 @@ import optax
 
 from optax_extras.tuning import _real_data
 from optax_extras.tuning._batches import minibatches
-from optax_extras.tuning._task import Task
+from optax_extras.tuning._task import Goal, Task
 
 _CLASSES = 10
 _LABEL_SEED = 0
@@ -35,7 +35,8 @@ def digits(
 
     Returns:
       A task whose metrics are ``train_loss``, the mean cross-entropy in nats over the
-      training set, and ``test_accuracy``, a fraction.
+      training set, and ``test_accuracy``, a fraction. The goal is a low training loss,
+      or, with wrong labels, a high accuracy.
 
     Raises:
       ValueError: ``batch_size`` is not between 1 and the 1347 training images, or
@@ -79,10 +80,12 @@ def digits(
         return {"train_loss": train_loss, "test_accuracy": jnp.mean(correct)}
 
     name = "digits" if hidden is not None else "digits-softmax"
+    goal = Goal("train_loss")
     if wrong_labels:
         name += f"-wrong-{wrong_labels:g}"
+        goal = Goal("test_accuracy", "max")
     batches = minibatches((x_train, y_train), batch_size)
-    return Task(name, init, batches, loss, evaluate)
+    return Task(name, init, batches, loss, evaluate, goal)
 
 
 def _with_errors(labels: np.ndarray[Any, Any], fraction: float) -> np.ndarray[Any, Any]:

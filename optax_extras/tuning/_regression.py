@@ -8,9 +8,11 @@ import numpy as np
 
 from optax_extras.tuning import _real_data
 from optax_extras.tuning._batches import minibatches
-from optax_extras.tuning._task import Task
+from optax_extras.tuning._task import Goal, Task
 
 Params = dict[str, jax.Array]
+
+_GOAL = Goal("train_loss")
 
 
 def breast_cancer(batch_size: int | None = 32, penalty: float = 1e-3) -> Task:
@@ -49,7 +51,7 @@ def breast_cancer(batch_size: int | None = 32, penalty: float = 1e-3) -> Task:
         }
 
     batches = minibatches((x_train, y_train), batch_size)
-    return Task("breast-cancer", _zeros(x_train), batches, loss, evaluate)
+    return Task("breast-cancer", _zeros(x_train), batches, loss, evaluate, _GOAL)
 
 
 def diabetes(batch_size: int | None = 32) -> Task:
@@ -82,7 +84,7 @@ def diabetes(batch_size: int | None = 32) -> Task:
         }
 
     batches = minibatches((x_train, y_train), batch_size)
-    return Task("diabetes", _zeros(x_train), batches, loss, evaluate)
+    return Task("diabetes", _zeros(x_train), batches, loss, evaluate, _GOAL)
 
 
 def _zeros(x: np.ndarray[Any, Any]) -> Any:

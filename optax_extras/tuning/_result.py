@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from optax_extras.tuning._task import Goal
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -22,24 +24,47 @@ class SweepResult:
 
     Attributes:
       task: the task's name.
+      goal: the task's metric to compare by, and whether it is to be low or high.
       hyperparameters: names to the values in each row, shape (R,).
       seeds: shape (S,).
       steps: updates done at each evaluation; int, shape (E,).
       metrics: the task's metrics, each of shape (R, S, E).
       losses: the mean of the mini-batches' losses between evaluations, (R, S, E − 1).
-      seconds: time the sweep took, with compilation; of one that was resumed, since
-        then.
+      compile_seconds: time to trace and compile the finished chunks.
+      run_seconds: time to run and evaluate them.
+      state_bytes_per_parameter: size of the optimizer's state.
       planned: the rows there were to be, more than R where it was interrupted.
     """
 
     task: str
+    goal: Goal
     hyperparameters: dict[str, np.ndarray[Any, Any]]
     seeds: np.ndarray[Any, Any]
     steps: np.ndarray[Any, Any]
     metrics: dict[str, np.ndarray[Any, Any]]
     losses: np.ndarray[Any, Any]
-    seconds: float
+    compile_seconds: float
+    run_seconds: float
+    state_bytes_per_parameter: float
     planned: int
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Time of one trial's step, of many that ran at once, with its evaluation."""
+        return self.run_seconds / (self.losses[..., 0].size * float(self.steps[-1]))
+
+    def curves(self, metric: str) -> np.ndarray[Any, Any]:
+        """A metric at each evaluation, (R, S, E), or ``"loss"``, (R, S, E − 1).
+
+        Raises:
+          ValueError: there is no such metric.
+        """
+        known = {"loss": self.losses, **self.metrics}
+        if metric not in known:
+            raise ValueError(
+                f"`metric` must be one of {', '.join(known)}, got {metric!r}"
+            )
+        return known[metric]
 
     def final(self, metric: str) -> np.ndarray[Any, Any]:
         """A metric after the last step, or ``"loss"``, shape (R, S).
@@ -47,38 +72,38 @@ class SweepResult:
         Raises:
           ValueError: there is no such metric.
         """
-        curves = {"loss": self.losses, **self.metrics}
-        if metric not in curves:
-            raise ValueError(
-                f"`metric` must be one of {', '.join(curves)}, got {metric!r}"
-            )
-        values: np.ndarray[Any, Any] = curves[metric][..., -1]
+        values: np.ndarray[Any, Any] = self.curves(metric)[..., -1]
         return values
 
     def best(
-        self, metric: str = "loss", mode: Literal["min", "max"] = "min"
+        self, metric: str | None = None, mode: Literal["min", "max"] = "min"
     ) -> dict[str, float]:
-        """The row whose median over seeds of a final metric is best.
+        """The hyperparameters whose median over seeds of a final metric is best.
 
         A seed that diverged counts as the worst there can be.
+
+        Args:
+          metric: one of the metrics, or ``"loss"``; by default the task's goal, with
+            its own mode.
+          mode: whether the metric is to be low or high.
 
         Raises:
           ValueError: there is no such metric or mode.
         """
-        return {
-            k: v[self.best_row(metric, mode)].item()
-            for k, v in self.hyperparameters.items()
-        }
+        row = self.best_row(metric, mode)
+        return {k: v[row].item() for k, v in self.hyperparameters.items()}
 
     def best_row(
-        self, metric: str = "loss", mode: Literal["min", "max"] = "min"
+        self, metric: str | None = None, mode: Literal["min", "max"] = "min"
     ) -> int:
-        """The index of that row."""
+        """The index of these."""
+        if metric is None:
+            metric, mode = self.goal
         if mode not in ("min", "max"):
             raise ValueError(f"`mode` must be 'min' or 'max', got {mode!r}")
         values = self.final(metric) * (1 if mode == "min" else -1)
-        finite = np.where(np.isfinite(values), values, np.inf)
-        return int(np.argmin(np.median(finite, axis=1)))
+        worst = np.where(np.isfinite(values) & ~self.diverged(), values, np.inf)
+        return int(np.argmin(np.median(worst, axis=1)))
 
     def diverged(self) -> np.ndarray[Any, Any]:
         """Whether a trial's loss or metrics ended without a finite value; (R, S)."""
@@ -86,11 +111,25 @@ class SweepResult:
         finite: np.ndarray[Any, Any] = np.all(np.isfinite(ends), axis=0)
         return ~finite
 
-    def to_dataframe(self) -> Any:
-        """A `pandas.DataFrame` with a row for every trial and evaluation.
+    def columns(self) -> dict[str, np.ndarray[Any, Any]]:
+        """A table with a row for every trial and evaluation, column by column.
 
-        Its columns are the hyperparameters, ``seed``, ``step``, ``loss``, which the
+        The columns are the hyperparameters, ``seed``, ``step``, ``loss``, which the
         initial parameters do not have, and the metrics.
+        """
+        shape = (*self.losses.shape[:2], len(self.steps))
+        rows, seeds, steps = (index.ravel() for index in np.indices(shape))
+        first = np.full((*shape[:2], 1), np.nan)
+        return {
+            **{name: values[rows] for name, values in self.hyperparameters.items()},
+            "seed": self.seeds[seeds],
+            "step": self.steps[steps],
+            "loss": np.concatenate([first, self.losses], axis=-1).ravel(),
+            **{name: values.ravel() for name, values in self.metrics.items()},
+        }
+
+    def to_dataframe(self) -> Any:
+        """The `columns` as a `pandas.DataFrame`.
 
         Raises:
           ImportError: pandas is not installed.
@@ -101,27 +140,19 @@ class SweepResult:
             raise ImportError(
                 "`to_dataframe` needs pandas: pip install pandas"
             ) from error
-        rows, seeds, steps = np.indices(next(iter(self.metrics.values())).shape)
-        first = np.full((*self.losses.shape[:2], 1), np.nan)
-        losses = np.concatenate([first, self.losses], axis=-1)
-        columns = {k: v[rows.ravel()] for k, v in self.hyperparameters.items()}
-        columns |= {
-            "seed": self.seeds[seeds.ravel()],
-            "step": self.steps[steps.ravel()],
-            "loss": losses.ravel(),
-        }
-        columns |= {name: values.ravel() for name, values in self.metrics.items()}
-        return pd.DataFrame(columns)
+        return pd.DataFrame(self.columns())
 
-    def plot(self, metric: str = "loss", hyperparameter: str | None = None) -> "Figure":
+    def plot(
+        self, metric: str | None = None, hyperparameter: str | None = None
+    ) -> "Figure":
         """Sensitivity to a hyperparameter, and the losses of the best trials.
 
         On the left the median and the range over seeds of a final metric, with the
-        values at which seeds diverged in red; on the right the losses of the row with
-        the lowest.
+        values at which seeds diverged in red; on the right the losses of the row that
+        is best by the task's goal.
 
         Args:
-          metric: one of the metrics, or ``"loss"``.
+          metric: one of the metrics, or ``"loss"``; by default the task's goal.
           hyperparameter: by default ``learning_rate`` or the first.
 
         Raises:
@@ -138,7 +169,7 @@ class SweepResult:
                 f"`hyperparameter` must be one of {', '.join(names)}, got"
                 f" {hyperparameter!r}"
             )
-        return _plots.of_sweep(self, metric, hyperparameter)
+        return _plots.of_sweep(self, metric or self.goal[0], hyperparameter)
 
     def save(self, path: str | Path) -> None:
         """Writes an ``.npz`` file that `load` reads; nothing is pickled."""
@@ -147,7 +178,10 @@ class SweepResult:
         head = {
             "format": _FORMAT,
             "task": self.task,
-            "seconds": self.seconds,
+            "goal": self.goal,
+            "compile_seconds": self.compile_seconds,
+            "run_seconds": self.run_seconds,
+            "state_bytes_per_parameter": self.state_bytes_per_parameter,
             "planned": self.planned,
         }
         # Replacing a file whole keeps the last one when interrupted here.
@@ -174,7 +208,7 @@ class SweepResult:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         head = json.loads(str(arrays.pop("head", "{}")))
-        if head.get("format") != _FORMAT:
+        if head.pop("format", None) != _FORMAT:
             raise ValueError(f"{path} is not a sweep that `save` wrote")
         groups: dict[str, dict[str, Any]] = {"hyperparameter": {}, "metric": {}}
         for name, array in arrays.items():
@@ -182,12 +216,11 @@ class SweepResult:
             if slash:
                 groups[kind][key] = array
         return cls(
-            task=head["task"],
+            goal=Goal(*head.pop("goal")),
             hyperparameters=groups["hyperparameter"],
             seeds=arrays["seeds"],
             steps=arrays["steps"],
             metrics=groups["metric"],
             losses=arrays["losses"],
-            seconds=head["seconds"],
-            planned=head["planned"],
+            **head,
         )

@@ -1,24 +1,22 @@
 """Many trials as one program: hyperparameters are data, and trials a mapped axis."""
 
 import inspect
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from optax_extras._interrupts import interrupts_between_calls
 from optax_extras.tuning._result import SweepResult
 from optax_extras.tuning._task import Task
-from optax_extras.tuning._training import descend, keyed, keys_of_seed, seeds_of
-
-MakeOptimizer = Callable[..., optax.GradientTransformation]
+from optax_extras.tuning._training import seeds_of
+from optax_extras.tuning._trials import MakeOptimizer, Measured, trials_of
 
 
 def sweep(
@@ -31,6 +29,7 @@ def sweep(
     eval_every: int | None = None,
     zipped: bool = False,
     trials_at_once: int | None = None,
+    memory_limit: int | None = None,
     mesh: Mesh | None = None,
     resume: str | Path | None = None,
     on_progress: Callable[[int, int], object] = lambda done, total: None,
@@ -38,10 +37,12 @@ def sweep(
     """Trains a task with every value of some hyperparameters and every seed.
 
     All trials run as one compiled program, a `jax.vmap` over hyperparameters and seeds,
-    which is compiled once whatever the values are. What a trial draws depends on its
-    seed alone: its numbers are those of the same trial run alone, to the rounding of
-    products of other shapes. A trial that diverges has infinities or NaN in its own row
-    and harms no other.
+    which is compiled once whatever the values are, and not again by another sweep of as
+    many trials with the same ``task`` and ``make_optimizer``, which like a function
+    under `jax.jit` are taken to be pure. What a trial draws depends on its seed alone:
+    its numbers are those of the same trial run alone, to the rounding of products of
+    other shapes. A trial that diverges has infinities or NaN in its own row and harms
+    no other.
 
     Args:
       task: what to train.
@@ -55,8 +56,11 @@ def sweep(
         order of the data and the loss.
       eval_every: updates between metrics; by default about a tenth of ``steps``.
       zipped: whether values are taken together, the first with the first.
-      trials_at_once: rows of hyperparameters, each with all seeds, in memory together;
-        all by default. It does not change a result.
+      trials_at_once: rows of hyperparameters, each with all seeds, in memory together,
+        at most; all by default. It does not change a result.
+      memory_limit: bytes that these may take on a device, by default what it has if it
+        tells. If all do not fit, they run in equal chunks of a program compiled anew.
+        The data is not counted.
       mesh: devices that share the rows, also of several processes, each of which makes
         the same call.
       resume: an ``.npz`` file that finished chunks of ``trials_at_once`` rows are
@@ -70,8 +74,8 @@ def sweep(
 
     Raises:
       ValueError: there are no values or no seeds, zipped values differ in number, a
-        number of steps is below 1, the loss is not a scalar, or ``resume`` is the file
-        of another sweep.
+        number of steps is below 1, the loss is not a scalar, a row does not fit in
+        ``memory_limit``, or ``resume`` is the file of another sweep.
       TypeError: ``make_optimizer`` does not take the names.
 
     Examples:
@@ -92,6 +96,7 @@ def sweep(
         ("steps", steps),
         ("eval_every", eval_every),
         ("trials_at_once", 1 if trials_at_once is None else trials_at_once),
+        ("memory_limit", 1 if memory_limit is None else memory_limit),
     ):
         if number < 1:
             raise ValueError(f"`{name}` must be >= 1, got {number}")
@@ -104,47 +109,100 @@ def sweep(
             f"`trials_at_once` must be a multiple of the mesh's {mesh.size} devices,"
             f" got {trials_at_once}"
         )
+    sharding = _sharding_of_rows(mesh)
+    program = trials_of(task, make_optimizer, eval_every, sharding)
     count = len(next(iter(rows.values())))
-    size = trials_at_once or (-(-count // mesh.size) * mesh.size if mesh else count)
     evaluated = np.array([*range(0, steps, eval_every), steps])
-    started = time.perf_counter()
+    device_seeds = jnp.asarray(seed_array, jnp.uint32)
 
-    def result(parts: Sequence[Any]) -> SweepResult:
-        metrics, losses = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    def chunk(first: int, size: int) -> Any:
+        # The last chunk is filled up with its last row, to have the others' shape.
+        indices = np.minimum(np.arange(first, first + size), count - 1)
+        arrays = {name: jnp.asarray(v[indices]) for name, v in rows.items()}
+        return arrays if sharding is None else jax.device_put(arrays, sharding)
+
+    def result(parts: Sequence[Measured]) -> SweepResult:
+        metrics, losses = jax.tree.map(
+            lambda *x: np.concatenate(x), *((p.metrics, p.losses) for p in parts)
+        )
         return SweepResult(
             task=task.name,
+            goal=task.goal,
             hyperparameters={k: v[: len(losses)] for k, v in rows.items()},
             seeds=seed_array,
             steps=evaluated,
             metrics=metrics,
             losses=losses,
-            seconds=time.perf_counter() - started,
+            compile_seconds=compile_seconds,
+            run_seconds=sum(p.seconds for p in parts),
+            state_bytes_per_parameter=state_bytes,
             planned=count,
         )
 
-    parts = _read(resume, rows, seed_array, evaluated, task.name)
-    run = _compile(task, make_optimizer, steps, eval_every)
+    found = _read(resume, rows, seed_array, evaluated, task.name)
+    if found is not None and len(found.losses) == count:
+        return found
+    started = time.perf_counter()
+    size = _rows_that_fit(
+        lambda size: program.compile(chunk(0, size), device_seeds),
+        count,
+        trials_at_once or count,
+        mesh.size if mesh else 1,
+        _device_memory() if memory_limit is None else memory_limit,
+    )
+    compile_seconds = time.perf_counter() - started
+    state_bytes = program.state_bytes_per_parameter(chunk(0, size), device_seeds)
+    parts: list[Measured] = []
+    if found is not None:
+        compile_seconds += found.compile_seconds
+        parts = [Measured(found.metrics, found.losses, found.run_seconds)]
     per_row = len(seed_array) * steps
     try:
-        for first in range(sum(len(part[1]) for part in parts), count, size):
-            kept = min(size, count - first)
+        with interrupts_between_calls() as raise_pending:
+            for first in range(sum(len(p.losses) for p in parts), count, size):
+                kept = min(size, count - first)
 
-            def report(done: int, first: int = first, kept: int = kept) -> None:
-                on_progress(
-                    first * per_row + done * kept * len(seed_array), count * per_row
-                )
+                def report(done: int, first: int = first, kept: int = kept) -> None:
+                    on_progress(
+                        first * per_row + done * kept * len(seed_array), count * per_row
+                    )
+                    raise_pending()
 
-            # The last chunk is filled up with its last row, to have the others' shape.
-            indices = np.minimum(np.arange(first, first + size), count - 1)
-            chunk = _place({name: v[indices] for name, v in rows.items()}, mesh)
-            part = run(chunk, jnp.asarray(seed_array, jnp.uint32), report)
-            parts.append(jax.tree.map(lambda x: x[:kept], part))  # noqa: B023
-            if resume is not None and jax.process_index() == 0:
-                result(parts).save(resume)
+                part = program.run(chunk(first, size), device_seeds, steps, report)
+                metrics = {name: m[:kept] for name, m in part.metrics.items()}
+                parts.append(Measured(metrics, part.losses[:kept], part.seconds))
+                if resume is not None and jax.process_index() == 0:
+                    result(parts).save(resume)
     except KeyboardInterrupt:
         if not parts:
             raise
     return result(parts)
+
+
+def _device_memory() -> float:
+    """The bytes JAX may use of a device; infinite where it does not tell, as on CPU."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return float(stats.get("bytes_limit", math.inf))
+
+
+def _rows_that_fit(
+    compile_rows: Callable[[int], int], count: int, most: int, unit: int, limit: float
+) -> int:
+    """The rows of each of the fewest equal chunks that fit, a multiple of a unit."""
+
+    def even(size: int) -> int:
+        chunks = -(-count // size)
+        return -(-count // (chunks * unit)) * unit
+
+    size = even(min(most, count))
+    while (used := compile_rows(size)) > limit:
+        if size == unit:
+            raise ValueError(
+                f"`memory_limit` must be at least the {used} bytes that {unit} rows"
+                f" with all their seeds take on a device, got {limit}"
+            )
+        size = even(max(unit, min(int(size * limit / used), size - unit)))
+    return size
 
 
 def _read(
@@ -153,10 +211,10 @@ def _read(
     seeds: np.ndarray[Any, Any],
     evaluated: np.ndarray[Any, Any],
     task: str,
-) -> list[Any]:
-    """The chunks of an interrupted sweep, which must be this one; none at first."""
+) -> SweepResult | None:
+    """The chunks of an interrupted sweep, which must be this one; None at first."""
     if path is None or not Path(path).exists():
-        return []
+        return None
     found = SweepResult.load(path)
     done = len(found.losses)
     pairs: tuple[tuple[str, Any, Any], ...] = (
@@ -172,18 +230,17 @@ def _read(
                 f"`resume` is the file of another sweep: its {name} are {theirs}, not"
                 f" {ours}"
             )
-    return [(found.metrics, found.losses)]
+    return found
 
 
-def _place(values: dict[str, np.ndarray[Any, Any]], mesh: Mesh | None) -> Any:
-    """The values as arrays, of which each device of a mesh has its share."""
-    arrays = {name: jnp.asarray(v) for name, v in values.items()}
+def _sharding_of_rows(mesh: Mesh | None) -> NamedSharding | None:
+    """Each device of a mesh has its share of the rows."""
     if mesh is None:
-        return arrays
+        return None
     kinds = (AxisType.Auto,) * len(mesh.axis_names)
     auto = Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
     axes = PartitionSpec(auto.axis_names)  # type: ignore[no-untyped-call]
-    return jax.device_put(arrays, NamedSharding(auto, axes))
+    return NamedSharding(auto, axes)
 
 
 def _rows(
@@ -233,69 +290,3 @@ def _check_loss(task: Task) -> None:
         raise ValueError(
             f"the loss of task {task.name!r} must be a scalar, got shape {shape}"
         )
-
-
-def _compile(
-    task: Task, make_optimizer: MakeOptimizer, steps: int, eval_every: int
-) -> Callable[..., Any]:
-    """A function that runs the trials of some rows and seeds: (metrics, losses)."""
-
-    def start(values: Any, seed: jax.Array) -> Any:
-        keys = keys_of_seed(seed)
-        params = task.init(keys.init)
-        return (
-            params,
-            keyed(make_optimizer, keys)(**values).init(params),
-        ), task.evaluate(params)
-
-    def advance(carry: Any, values: Any, seed: jax.Array, first: jax.Array) -> Any:
-        keys = keys_of_seed(seed)
-        step = partial(descend, task, keyed(make_optimizer, keys)(**values), keys)
-
-        def guarded(carry: Any, entry: Any) -> Any:
-            # The last segment may end early, and is not compiled again for it.
-            inside = entry[0] < steps
-            return jax.lax.cond(
-                inside, step, lambda carry, _: (carry, jnp.zeros(())), carry, entry
-            )
-
-        numbers = first + jnp.arange(eval_every, dtype=jnp.int32)
-        plan = task.batches.plan(keys.batches, first, eval_every)
-        carry, losses = jax.lax.scan(guarded, carry, (numbers, plan))
-        mean = jnp.sum(losses) / jnp.minimum(eval_every, steps - first)
-        return carry, task.evaluate(carry[0]), mean
-
-    def over_trials(function: Callable[..., Any], carries: int, others: int) -> Any:
-        """Maps over seeds inside and rows outside, which then share their data."""
-        inner = jax.vmap(function, (0,) * carries + (None, 0) + (None,) * others)
-        return jax.vmap(inner, (0,) * carries + (0, None) + (None,) * others)
-
-    start_all = jax.jit(over_trials(start, 0, 0))
-    advance_all = jax.jit(over_trials(advance, 1, 1), donate_argnums=0)
-
-    def run(values: Any, seeds: Any, report: Callable[[int], object]) -> Any:
-        carry, metrics = start_all(values, seeds)
-        rows, losses = [_fetch(metrics)], []
-        for first in range(0, steps, eval_every):
-            carry, metrics, loss = advance_all(carry, values, seeds, jnp.int32(first))
-            rows.append(_fetch(metrics))
-            losses.append(_fetch(loss))
-            report(min(first + eval_every, steps))
-        stacked = jax.tree.map(lambda *x: np.stack(x, axis=-1), *rows)
-        return stacked, np.stack(losses, axis=-1)
-
-    return run
-
-
-def _fetch(tree: Any) -> Any:
-    """Arrays on the host, also those of which other processes have a part."""
-
-    def leaf(x: jax.Array) -> np.ndarray[Any, Any]:
-        if x.is_fully_addressable or x.is_fully_replicated:
-            return np.asarray(x)
-        gathered: np.ndarray[Any, Any] = multihost_utils.process_allgather(
-            x, tiled=True
-        )
-        return gathered
-
-    return jax.tree.map(leaf, tree)

@@ -2,11 +2,26 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 
 from optax_extras.tuning._batches import Batches
+
+
+class Goal(NamedTuple):
+    """What optimizers are compared by, after their last step.
+
+    Attributes:
+      metric: one of the task's metrics, or ``"loss"``, the mean of the mini-batches'.
+      mode: whether it is to be low or high.
+    """
+
+    metric: str = "loss"
+    mode: Literal["min", "max"] = "min"
+
+
+_LOSS = Goal()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +36,7 @@ class Task:
       loss: parameters, a mini-batch and a key, one for each step, to a scalar, which is
         minimised.
       evaluate: parameters to named scalars over the whole data.
+      goal: which of these optimizers are compared by.
     """
 
     name: str
@@ -28,3 +44,4 @@ class Task:
     batches: Batches
     loss: Callable[[Any, Any, jax.Array], jax.Array]
     evaluate: Callable[[Any], dict[str, jax.Array]]
+    goal: Goal = _LOSS

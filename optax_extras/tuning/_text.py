@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from optax_extras.tuning._batches import minibatches
-from optax_extras.tuning._task import Task
+from optax_extras.tuning._task import Goal, Task
 
 Params = dict[str, jax.Array]
 
@@ -90,4 +90,5 @@ def characters(
         samples = {"train_loss": train[:100], "test_loss": test[:100]}
         return {k: loss(params, jnp.asarray(v)) for k, v in samples.items()}
 
-    return Task("characters", init, minibatches(train, batch_size), loss, evaluate)
+    batches, goal = minibatches(train, batch_size), Goal("test_loss")
+    return Task("characters", init, batches, loss, evaluate, goal)

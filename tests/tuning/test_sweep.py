@@ -1,5 +1,7 @@
 """Sweeps: every trial is the run alone, and all of them are one program."""
 
+import dataclasses
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from jax.sharding import AxisType
 import optax_extras as ox
 from optax_extras import tuning
 from optax_extras.tuning import (
+    Goal,
     SweepResult,
     Task,
     batches_of_step,
@@ -21,6 +24,7 @@ from optax_extras.tuning import (
     sweep,
     train,
 )
+from optax_extras.tuning._sweep import _rows_that_fit
 
 RATES = [0.01, 0.1, 1.0]
 
@@ -129,10 +133,33 @@ def test_one_compilation_whatever_the_values():
         traces.append(None)
         return optax.sgd(learning_rate)
 
-    run(make=make, grid={"learning_rate": np.geomspace(1e-3, 1, 64)}, seeds=5)
-    assert len(traces) == 2  # for the initial state and for the steps
-    run(make=make, grid={"learning_rate": [1.0]}, trials_at_once=1, steps=11)
-    assert len(traces) == 4  # of another sweep, whose last segment is shorter
+    task, compiled = noisy_quadratic(), []
+
+    def note(event, *_, **__):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    def compilations(**options):
+        """Of programs that take hyperparameters; there are two to each shape."""
+        traces.clear()
+        compiled.clear()
+        run(task, make, **options)
+        return len(traces), len(compiled)
+
+    grid = {"learning_rate": np.geomspace(1e-3, 1, 64)}
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        traced, built = compilations(grid=grid, seeds=5)
+        assert traced == 2  # the initial states, and the steps
+        assert built >= 2  # and small ones, such as for the seeds
+        for other in ({"seeds": [9, 8, 7, 6, 5]}, {"seeds": 5, "steps": 11}):
+            changed = {"learning_rate": grid["learning_rate"] + 1}
+            assert compilations(grid=changed, **other) == (0, 0)
+        traced, built = compilations(grid=grid, seeds=5, trials_at_once=16)
+        assert traced == 2
+        assert built <= 3  # JAX also compiles the copy of the smaller array
+    finally:
+        jax.monitoring.clear_event_listeners()
 
 
 def test_a_diverged_trial_harms_no_other():
@@ -149,16 +176,20 @@ def test_a_diverged_trial_harms_no_other():
 def test_best_is_of_the_median():
     losses = np.array([[[1.0], [5.0], [9.0]], [[4.0], [4.0], [4.0]]])
     result = SweepResult(
-        "t",
-        {"lr": np.array([1.0, 2.0])},
-        np.arange(3),
-        np.array([0, 1]),
-        {"m": -losses},
-        losses,
-        0.0,
-        2,
+        task="t",
+        goal=Goal("m", "max"),
+        hyperparameters={"lr": np.array([1.0, 2.0])},
+        seeds=np.arange(3),
+        steps=np.array([0, 1]),
+        metrics={"m": -losses},
+        losses=losses,
+        compile_seconds=1.0,
+        run_seconds=12.0,
+        state_bytes_per_parameter=0.0,
+        planned=2,
     )
-    assert result.best() == {"lr": 2.0}
+    assert result.seconds_per_step == 2.0
+    assert result.best("loss") == result.best() == {"lr": 2.0}
     assert result.best("m", "max") == {"lr": 2.0}
     assert result.best("m") == {"lr": 1.0}
 
@@ -173,12 +204,10 @@ def test_saved_results_are_read_back(tmp_path):
     result = run()
     result.save(tmp_path / "sweep.npz")
     read = SweepResult.load(tmp_path / "sweep.npz")
-    for name in ("task", "seconds", "planned"):
-        assert getattr(read, name) == getattr(result, name)
-    for name in ("seeds", "steps", "losses", "metrics", "hyperparameters"):
-        jax.tree.map(
-            np.testing.assert_array_equal, getattr(read, name), getattr(result, name)
-        )
+    assert isinstance(read.goal, Goal)
+    for field in dataclasses.fields(SweepResult):
+        ours, theirs = getattr(result, field.name), getattr(read, field.name)
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     np.savez(tmp_path / "other.npz", x=1)
     with pytest.raises(ValueError, match=r"other\.npz is not a sweep that `save`"):
         SweepResult.load(tmp_path / "other.npz")
@@ -201,6 +230,7 @@ def test_saved_results_are_read_back(tmp_path):
         ({"steps": 0}, ValueError, "`steps` must be >= 1, got 0"),
         ({"eval_every": 0}, ValueError, "`eval_every` must be >= 1, got 0"),
         ({"trials_at_once": 0}, ValueError, "`trials_at_once` must be >= 1, got 0"),
+        ({"memory_limit": 0}, ValueError, "`memory_limit` must be >= 1, got 0"),
         (
             {"task": noisy_quadratic(loss=lambda x, batch, key: x)},
             ValueError,
@@ -304,6 +334,83 @@ def test_an_interrupted_sweep_is_resumed_bit_by_bit(tmp_path):
         np.testing.assert_array_equal(resumed.losses, whole.losses)
         for name, values in whole.metrics.items():
             np.testing.assert_array_equal(resumed.metrics[name], values)
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np, optax
+from optax_extras.tuning import noisy_quadratic, sweep
+
+def die(done, total):
+    if done > 130:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+grid = {"learning_rate": np.geomspace(0.01, 0.5, 7)}
+options = {"steps": 10, "seeds": 3, "trials_at_once": 2, "resume": sys.argv[1]}
+sweep(noisy_quadratic(), optax.adam, grid, **options, on_progress=die)
+"""
+
+
+def test_a_killed_sweep_is_resumed_bit_by_bit(tmp_path):
+    path = tmp_path / "sweep.npz"
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(SweepResult.load(path).losses) == 4
+    grid = {"learning_rate": np.geomspace(0.01, 0.5, 7)}
+    options = {"steps": 10, "seeds": 3, "trials_at_once": 2}
+    task = tuning.noisy_quadratic()
+    rest = sweep(task, optax.adam, grid, **options, resume=path)
+    whole = sweep(task, optax.adam, grid, **options)
+    np.testing.assert_array_equal(rest.losses, whole.losses)
+    np.testing.assert_array_equal(rest.metrics["value"], whole.metrics["value"])
+
+
+def test_a_memory_limit_makes_equal_chunks():
+    sizes = []
+
+    def used(rows):
+        sizes.append(rows)
+        return 100 + 10 * rows
+
+    assert _rows_that_fit(used, 10, 10, 1, 200) == 10
+    assert sizes == [10]
+    assert _rows_that_fit(used, 10, 10, 1, 199) == 5
+    assert _rows_that_fit(used, 10, 10, 1, 149) == 4
+    assert _rows_that_fit(used, 10, 10, 4, 199) == 8
+    assert _rows_that_fit(used, 10, 10, 4, 179) == 4
+    assert _rows_that_fit(used, 7, 3, 1, 1000) == 3
+    with pytest.raises(ValueError, match="at least the 110 bytes"):
+        _rows_that_fit(used, 10, 10, 1, 109)
+
+
+def test_a_memory_limit_does_not_change_a_result():
+    task = noisy_quadratic()
+    grid = {"learning_rate": np.geomspace(0.01, 0.5, 12)}
+    seen, whole = [], run(task, grid=grid)
+    limited = run(
+        task, grid=grid, memory_limit=4000, on_progress=lambda *x: seen.append(x)
+    )
+    assert len(seen) > 3
+    np.testing.assert_allclose(limited.losses, whole.losses, rtol=1e-6)
+    with pytest.raises(ValueError, match="`memory_limit` must be at least the"):
+        run(task, grid=grid, memory_limit=10)
+
+
+def test_what_a_sweep_costs():
+    result = run(make=optax.adam)
+    assert result.state_bytes_per_parameter == 8 + 4 / 4  # two moments and a count
+    assert result.compile_seconds > 0
+    assert result.seconds_per_step == result.run_seconds / 90
+
+
+def test_a_factory_that_cannot_be_hashed():
+    class Factory:
+        __hash__ = None
+
+        def __call__(self, learning_rate):
+            return optax.sgd(learning_rate)
+
+    np.testing.assert_array_equal(run(make=Factory()).losses, run().losses)
 
 
 def test_an_interrupt_before_the_first_chunk_is_passed_on(tmp_path):
