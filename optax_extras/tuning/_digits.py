@@ -1,5 +1,6 @@
 """Handwritten digits: a small network on scikit-learn's bundled data."""
 
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -51,15 +52,14 @@ def digits(
     sizes = [width, _CLASSES] if hidden is None else [width, hidden, _CLASSES]
 
     def init(key: jax.Array) -> list[dict[str, jax.Array]]:
-        keys = jax.random.split(key, len(sizes) - 1)
+        shapes = list(pairwise(sizes))
+        # One draw for all layers, as each compiles a generator of its own.
+        ends = np.cumsum([fan_in * out for fan_in, out in shapes])
+        flat = jnp.split(jax.random.normal(key, (int(ends[-1]),)), ends[:-1])
+        gains = [2] * (len(shapes) - 1) + [1]
         return [
-            {
-                "w": jax.random.normal(k, (fan_in, out)) * np.sqrt(gain / fan_in),
-                "b": jnp.zeros(out),
-            }
-            for k, fan_in, out, gain in zip(
-                keys, sizes, sizes[1:], (2, 1)[-len(keys) :], strict=False
-            )
+            {"w": w.reshape(shape) * np.sqrt(gain / shape[0]), "b": jnp.zeros(shape[1])}
+            for w, shape, gain in zip(flat, shapes, gains, strict=True)
         ]
 
     def logits(params: Any, x: jax.Array) -> jax.Array:

@@ -80,12 +80,17 @@ class LRRangeResult:
 
     @property
     def steepest(self) -> Suggestion:
-        """The rate at which the smoothed loss falls fastest against log(rate)."""
-        rates = []
+        """The rate at which the smoothed loss falls fastest against log(rate).
+
+        The first smoothing/(1 − smoothing) steps, whose averages are of few losses,
+        are left out.
+        """
+        rates, first = [], round(self.smoothing / (1 - self.smoothing))
         for smoothed, end in zip(self.smoothed, self.divergence, strict=True):
-            slopes = np.diff(smoothed[:end])
+            slopes = np.diff(smoothed[first:end])
             falls = slopes.size and slopes.min() < 0
-            rates.append(self.learning_rates[slopes.argmin()] if falls else np.nan)
+            found = self.learning_rates[first + slopes.argmin()] if falls else np.nan
+            rates.append(found)
         return _suggestion(rates)
 
     @property

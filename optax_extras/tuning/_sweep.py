@@ -143,7 +143,7 @@ def sweep(
     if found is not None and len(found.losses) == count:
         return found
     started = time.perf_counter()
-    size = _rows_that_fit(
+    size, state_bytes = _rows_that_fit(
         lambda size: program.compile(chunk(0, size), device_seeds),
         count,
         trials_at_once or count,
@@ -151,7 +151,6 @@ def sweep(
         _device_memory() if memory_limit is None else memory_limit,
     )
     compile_seconds = time.perf_counter() - started
-    state_bytes = program.state_bytes_per_parameter(chunk(0, size), device_seeds)
     parts: list[Measured] = []
     if found is not None:
         compile_seconds += found.compile_seconds
@@ -186,23 +185,31 @@ def _device_memory() -> float:
 
 
 def _rows_that_fit(
-    compile_rows: Callable[[int], int], count: int, most: int, unit: int, limit: float
-) -> int:
-    """The rows of each of the fewest equal chunks that fit, a multiple of a unit."""
+    compile_rows: Callable[[int], tuple[int, float]],
+    count: int,
+    most: int,
+    unit: int,
+    limit: float,
+) -> tuple[int, float]:
+    """The rows of each of the fewest equal chunks that fit, a multiple of a unit.
+
+    Compiling tells the bytes they take, and something else, which is returned too.
+    """
 
     def even(size: int) -> int:
         chunks = -(-count // size)
         return -(-count // (chunks * unit)) * unit
 
     size = even(min(most, count))
-    while (used := compile_rows(size)) > limit:
+    while (compiled := compile_rows(size))[0] > limit:
+        used = compiled[0]
         if size == unit:
             raise ValueError(
                 f"`memory_limit` must be at least the {used} bytes that {unit} rows"
                 f" with all their seeds take on a device, got {limit}"
             )
         size = even(max(unit, min(int(size * limit / used), size - unit)))
-    return size
+    return size, compiled[1]
 
 
 def _read(

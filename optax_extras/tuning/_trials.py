@@ -1,4 +1,4 @@
-"""The program that runs many trials of a task at once."""
+"""The programs that run many trials of a task at once."""
 
 import time
 from collections.abc import Callable
@@ -26,6 +26,32 @@ class Measured(NamedTuple):
     seconds: float
 
 
+class _TaskPrograms:
+    """What does not depend on the optimizer, and is compiled once for all of them."""
+
+    def __init__(self, task: Task, eval_every: int, sharding: NamedSharding | None):
+        self.init = jax.jit(jax.vmap(lambda seed: task.init(keys_of_seed(seed).init)))
+        self.plan = jax.jit(
+            jax.vmap(
+                lambda seed, first: task.batches.plan(
+                    keys_of_seed(seed).batches, first, eval_every
+                ),
+                (0, None),
+            )
+        )
+        # Row after row, as all the data is in memory for each.
+        evaluate = partial(jax.lax.map, jax.vmap(task.evaluate))
+        if sharding is not None:
+            evaluate = jax.shard_map(
+                evaluate,
+                mesh=sharding.mesh,
+                in_specs=sharding.spec,
+                out_specs=sharding.spec,
+                check_vma=False,
+            )
+        self.evaluate = jax.jit(evaluate)
+
+
 class Trials:
     """Trials of every row of some hyperparameters with every seed.
 
@@ -41,15 +67,14 @@ class Trials:
     ):
         """Compiles nothing yet; the sharding is that of the rows."""
         self._eval_every, self._sharding = eval_every, sharding
+        self._task = _task_programs(task, eval_every, sharding)
 
-        def start(values: Any, seed: jax.Array) -> Any:
-            keys = keys_of_seed(seed)
-            params = task.init(keys.init)
-            state = keyed(make_optimizer, keys)(**values).init(params)
-            return (params, state), task.evaluate(params)
+        def start(params: Any, values: Any, seed: jax.Array) -> Any:
+            make = keyed(make_optimizer, keys_of_seed(seed))
+            return params, make(**values).init(params)
 
         def advance(
-            carry: Any, values: Any, seed: jax.Array, first: jax.Array, steps: jax.Array
+            carry: Any, values: Any, seed: jax.Array, plan: Any, first: Any, steps: Any
         ) -> Any:
             keys = keys_of_seed(seed)
             step = partial(descend, task, keyed(make_optimizer, keys)(**values), keys)
@@ -62,44 +87,53 @@ class Trials:
                 )
 
             numbers = first + jnp.arange(eval_every, dtype=jnp.int32)
-            plan = task.batches.plan(keys.batches, first, eval_every)
             carry, losses = jax.lax.scan(guarded, carry, (numbers, plan))
-            mean = jnp.sum(losses) / jnp.minimum(eval_every, steps - first)
-            return carry, task.evaluate(carry[0]), mean
+            return carry, jnp.sum(losses) / jnp.minimum(eval_every, steps - first)
 
-        def over_trials(function: Callable[..., Any], carries: int, others: int) -> Any:
-            """Maps over seeds inside and rows outside, which then share their data."""
-            inner = jax.vmap(function, (0,) * carries + (None, 0) + (None,) * others)
-            return jax.vmap(inner, (0,) * carries + (0, None) + (None,) * others)
-
-        self._start = jax.jit(over_trials(start, 0, 0), out_shardings=sharding)
+        # Seeds are mapped inside and rows outside, which then share their data.
+        self._start = jax.jit(
+            jax.vmap(jax.vmap(start, (0, None, 0)), (None, 0, None)),
+            out_shardings=sharding,
+        )
         self._advance = jax.jit(
-            over_trials(advance, 1, 2), out_shardings=sharding, donate_argnums=0
+            jax.vmap(
+                jax.vmap(advance, (0, None, 0, 0, None, None)),
+                (0, 0, None, None, None, None),
+            ),
+            out_shardings=sharding,
+            donate_argnums=0,
         )
 
-    def state_bytes_per_parameter(self, values: Any, seeds: jax.Array) -> float:
-        """The size of an optimizer's state; nothing is run."""
-        (params, state), _ = jax.eval_shape(self._start, values, seeds)
-        parameters: int = sum(p.size for p in jax.tree.leaves(params))
-        size: int = sum(s.size * s.dtype.itemsize for s in jax.tree.leaves(state))
-        return size / parameters
+    def compile(self, values: Any, seeds: jax.Array) -> tuple[int, float]:
+        """Compiles for these shapes; `run` finds what was compiled.
 
-    def compile(self, values: Any, seeds: jax.Array) -> int:
-        """Compiles for these shapes; returns the bytes a device needs at once.
-
-        The compiled functions are those that `run` finds.
+        Returns:
+          The bytes a device needs at once, and those of the optimizer's state for each
+          parameter.
         """
-        start = self._start.lower(values, seeds).compile()
-        carry = jax.tree.map(
+        first = jnp.int32(0)
+        init = jax.eval_shape(self._task.init, seeds)
+        self._task.init.lower(seeds).compile()
+        self._task.plan.lower(seeds, first).compile()
+        self._start.lower(init, values, seeds).compile()
+        params, state = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(  # type: ignore[no-untyped-call]
                 x.shape, x.dtype, sharding=self._sharding
             ),
-            jax.eval_shape(self._start, values, seeds)[0],
+            jax.eval_shape(self._start, init, values, seeds),
         )
+        plan = jax.eval_shape(self._task.plan, seeds, first)
         advance = self._advance.lower(
-            carry, values, seeds, jnp.int32(0), jnp.int32(0)
-        ).compile()
-        return max(map(_bytes, (start, advance)))
+            (params, state), values, seeds, plan, first, first
+        )
+        evaluate = self._task.evaluate.lower(params)
+        devices = 1 if self._sharding is None else self._sharding.num_devices
+        state_bytes = sum(s.size * s.dtype.itemsize for s in jax.tree.leaves(state))
+        needed = max(
+            _bytes(advance.compile()),
+            _bytes(evaluate.compile()) + state_bytes // devices,
+        )
+        return needed, state_bytes / sum(p.size for p in jax.tree.leaves(params))
 
     def run(
         self,
@@ -110,15 +144,17 @@ class Trials:
     ) -> Measured:
         """Runs the trials and reports the steps done after each evaluation."""
         started = time.perf_counter()
-        carry, metrics = self._start(values, seeds)
-        rows, losses = [_fetch(metrics)], []
-        for first in range(0, steps, self._eval_every):
-            carry, metrics, loss = self._advance(
-                carry, values, seeds, jnp.int32(first), jnp.int32(steps)
+        carry = self._start(self._task.init(seeds), values, seeds)
+        rows, losses = [_fetch(self._task.evaluate(carry[0]))], []
+        for number in range(0, steps, self._eval_every):
+            first = jnp.int32(number)
+            plan = self._task.plan(seeds, first)
+            carry, loss = self._advance(
+                carry, values, seeds, plan, first, jnp.int32(steps)
             )
-            rows.append(_fetch(metrics))
+            rows.append(_fetch(self._task.evaluate(carry[0])))
             losses.append(_fetch(loss))
-            report(min(first + self._eval_every, steps))
+            report(min(number + self._eval_every, steps))
         return Measured(
             jax.tree.map(lambda *x: np.stack(x, axis=-1), *rows),
             np.stack(losses, axis=-1),
@@ -126,7 +162,8 @@ class Trials:
         )
 
 
-_kept = lru_cache(maxsize=8)(Trials)
+_task_programs = lru_cache(maxsize=8)(_TaskPrograms)
+_trials = lru_cache(maxsize=8)(Trials)
 
 
 def trials_of(
@@ -137,10 +174,10 @@ def trials_of(
 ) -> Trials:
     """Trials, the same as the last time if that is not long ago."""
     try:
-        hash((task, make_optimizer))
+        hash(make_optimizer)
     except TypeError:
         return Trials(task, make_optimizer, eval_every, sharding)
-    return _kept(task, make_optimizer, eval_every, sharding)
+    return _trials(task, make_optimizer, eval_every, sharding)
 
 
 def _bytes(compiled: jax.stages.Compiled) -> int:

@@ -140,7 +140,7 @@ def test_one_compilation_whatever_the_values():
             compiled.append(event)
 
     def compilations(**options):
-        """Of programs that take hyperparameters; there are two to each shape."""
+        """How often `make` was traced, and how many programs were compiled."""
         traces.clear()
         compiled.clear()
         run(task, make, **options)
@@ -157,7 +157,7 @@ def test_one_compilation_whatever_the_values():
             assert compilations(grid=changed, **other) == (0, 0)
         traced, built = compilations(grid=grid, seeds=5, trials_at_once=16)
         assert traced == 2
-        assert built <= 3  # JAX also compiles the copy of the smaller array
+        assert built <= 4  # with evaluation and JAX's copy of the smaller array
     finally:
         jax.monitoring.clear_event_listeners()
 
@@ -370,15 +370,15 @@ def test_a_memory_limit_makes_equal_chunks():
 
     def used(rows):
         sizes.append(rows)
-        return 100 + 10 * rows
+        return 100 + 10 * rows, 0.5
 
-    assert _rows_that_fit(used, 10, 10, 1, 200) == 10
+    assert _rows_that_fit(used, 10, 10, 1, 200) == (10, 0.5)
     assert sizes == [10]
-    assert _rows_that_fit(used, 10, 10, 1, 199) == 5
-    assert _rows_that_fit(used, 10, 10, 1, 149) == 4
-    assert _rows_that_fit(used, 10, 10, 4, 199) == 8
-    assert _rows_that_fit(used, 10, 10, 4, 179) == 4
-    assert _rows_that_fit(used, 7, 3, 1, 1000) == 3
+    assert _rows_that_fit(used, 10, 10, 1, 199) == (5, 0.5)
+    assert _rows_that_fit(used, 10, 10, 1, 149) == (4, 0.5)
+    assert _rows_that_fit(used, 10, 10, 4, 199) == (8, 0.5)
+    assert _rows_that_fit(used, 10, 10, 4, 179) == (4, 0.5)
+    assert _rows_that_fit(used, 7, 3, 1, 1000) == (3, 0.5)
     with pytest.raises(ValueError, match="at least the 110 bytes"):
         _rows_that_fit(used, 10, 10, 1, 109)
 

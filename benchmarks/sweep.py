@@ -1,0 +1,123 @@
+"""A sweep on digits beside the loops over trials that people write.
+
+All train 64 learning rates × 4 seeds × 500 steps of SGD on mini-batches of 128 and
+evaluate every 50 steps. Times are whole, with compilation, each method in a process of
+its own, in turn; peak memory is that process's, above what it had before.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from optax_extras.tuning import digits, sweep
+
+STEPS, EVERY = 500, 50
+RATES = np.geomspace(1e-3, 10, 64)
+SEEDS = range(4)
+
+
+def run(task, optimizer, learning_rate, seed):
+    """One trial, as one would write it: metrics at every evaluation."""
+    init_key, batch_key = jax.random.split(jax.random.key(seed))
+    tx = optimizer(learning_rate)
+    params = task.init(init_key)
+
+    def step(carry, entry):
+        params, state = carry
+        batch = task.batches.take(entry)
+        grads = jax.grad(task.loss)(params, batch, batch_key)
+        updates, state = tx.update(grads, state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    def segment(carry, first):
+        plan = task.batches.plan(batch_key, first, EVERY)
+        carry, _ = jax.lax.scan(step, carry, plan)
+        return carry, task.evaluate(carry[0])
+
+    starts = jnp.arange(0, STEPS, EVERY, dtype=jnp.int32)
+    return jax.lax.scan(segment, (params, tx.init(params)), starts)[1]
+
+
+def one_sweep(task, optimizer, trials):
+    """All trials as one program."""
+    result = sweep(
+        task,
+        optimizer,
+        {"learning_rate": RATES},
+        steps=STEPS,
+        seeds=SEEDS,
+        eval_every=EVERY,
+    )
+    return result.metrics["train_loss"][..., -1].ravel()
+
+
+def compiled_once(task, optimizer, trials):
+    """The fair loop: the learning rate and the seed are arguments of one program."""
+    program = jax.jit(partial(run, task, optimizer))
+    return [float(program(*trial)["train_loss"][-1]) for trial in trials]
+
+
+def made_anew(task, optimizer, trials):
+    """The usual loop: every trial has an optimizer of its own, and compiles."""
+    losses = []
+    for rate, seed in trials:
+        program = jax.jit(lambda seed, rate=rate: run(task, optimizer, rate, seed))
+        losses.append(float(program(seed)["train_loss"][-1]))
+    return losses
+
+
+METHODS = {f.__name__: f for f in (one_sweep, compiled_once, made_anew)}
+
+
+def measure(method, optimizer, few):
+    """Seconds for all trials and bytes, of which a slow method runs a few."""
+    task = digits()
+    trials = [(rate, seed) for rate in RATES.tolist() for seed in SEEDS]
+    share = trials[:: len(trials) // few] if method == "made_anew" else trials
+    jax.block_until_ready(jax.jit(lambda x: x + 1)(jnp.ones(())))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.perf_counter()
+    losses = METHODS[method](task, getattr(optax, optimizer), share)
+    seconds = (time.perf_counter() - started) * len(trials) / len(share)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    median = float(np.nanmedian(losses))
+    print(json.dumps([seconds, (after - before) * 1024, median]))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--optimizer", default="sgd", help="a name in optax")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--few", type=int, default=16, help="trials of made_anew")
+    parser.add_argument("--measure", choices=METHODS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        measure(options.measure, options.optimizer, options.few)
+        return
+    found = {method: [] for method in METHODS}
+    for _ in range(options.rounds):
+        for method in METHODS:
+            command = [sys.executable, *sys.argv, "--measure", method]
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+            found[method].append(json.loads(output))
+    print(f"| {options.optimizer} | seconds | one_sweep is faster | peak MB |")
+    print("|---|---|---|---|")
+    for method, rounds in found.items():
+        pairs = zip(rounds, found["one_sweep"], strict=True)
+        ratio = statistics.median(own[0] / ours[0] for own, ours in pairs)
+        seconds, memory, _ = (statistics.median(column) for column in zip(*rounds))
+        print(f"| {method} | {seconds:.1f} | {ratio:.1f} | {memory / 1e6:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
