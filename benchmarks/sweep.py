@@ -115,7 +115,9 @@ def main():
     for method, rounds in found.items():
         pairs = zip(rounds, found["one_sweep"], strict=True)
         ratio = statistics.median(own[0] / ours[0] for own, ours in pairs)
-        seconds, memory, _ = (statistics.median(column) for column in zip(*rounds))
+        seconds, memory, _ = (
+            statistics.median(column) for column in zip(*rounds, strict=True)
+        )
         print(f"| {method} | {seconds:.1f} | {ratio:.1f} | {memory / 1e6:.0f} |")
 
 

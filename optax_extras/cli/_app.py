@@ -1,6 +1,5 @@
 """The commands and their options."""
 
-import enum
 import math
 import sys
 import tempfile
@@ -9,32 +8,25 @@ from typing import Annotated
 
 import jax
 import numpy as np
-import optax
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-)
+from rich.progress import Progress, TextColumn
 from rich.table import Table
 
 from optax_extras._interrupts import interrupts_between_calls
-from optax_extras.cli import _catalogue, _check, _report
+from optax_extras.cli import _catalogue, _check, _compare, _report
 from optax_extras.cli._optimizers import OPTIMIZERS, load_factory
 from optax_extras.testing import CAPABILITIES, BoundCheck, aliases_of
 from optax_extras.tuning import (
     TASKS,
-    Task,
-    digits,
+    Comparison,
+    SweepResult,
     load_task,
     lr_range_test,
-    train,
 )
 
 INTERRUPTED = 130
+OUT = Annotated[Path, typer.Option(help="Folder for the results.")]
 TASK_HELP = f"A Task of yours, or one of {', '.join(TASKS)}."
 
 app = typer.Typer(
@@ -43,26 +35,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-OptimizerName = enum.Enum("OptimizerName", {name: name for name in OPTIMIZERS})  # type: ignore[misc]
-
-
-def _digits(batch_size: str) -> Task:
-    """The task for a batch size of N or "full"."""
-    if batch_size != "full" and not batch_size.isdecimal():
-        raise typer.BadParameter(
-            f"{batch_size!r} is neither a positive integer nor 'full'.",
-            param_hint="'--batch-size'",
-        )
-    try:
-        return digits(None if batch_size == "full" else int(batch_size))
-    except ValueError as error:
-        raise typer.BadParameter(f"{error}.", param_hint="'--batch-size'") from error
-
-
-def _finite(value: float | None) -> float | None:
-    if value is not None and not (math.isfinite(value) and value >= 0):
-        raise typer.BadParameter(f"{value} is not a finite number >= 0.")
-    return value
 
 
 def _positive(value: float | None) -> float | None:
@@ -84,92 +56,76 @@ def _make_folder(path: Path) -> None:
 
 @app.command()
 def compare(
+    task: Annotated[
+        str, typer.Option(metavar="NAME|MODULE:ATTRIBUTE", help=TASK_HELP)
+    ] = "digits",
     optimizer: Annotated[
-        list[OptimizerName] | None,
-        typer.Option(help="Which to run; repeatable. All of them by default."),
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|MODULE:FACTORY",
+            help=f"A function of `learning_rate`, or one of {', '.join(OPTIMIZERS)};"
+            " repeatable. All of these by default.",
+        ),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Updates of each run.")] = 1000,
+    budget: Annotated[
+        int, typer.Option(min=1, help="Learning rates tried with each optimizer.")
+    ] = 11,
+    min_lr: Annotated[
+        float, typer.Option(callback=_positive, help="The lowest of these.")
+    ] = 1e-4,
+    max_lr: Annotated[
+        float, typer.Option(callback=_positive, help="The highest.")
+    ] = 10.0,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Runs with each learning rate.")
+    ] = 5,
+    steps: Annotated[int, typer.Option(min=1, help="Updates of each run.")] = 300,
     batch_size: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="N|full",
-            help="Images in a mini-batch: 1 is stochastic, full is batch descent.",
+            help="Examples in a mini-batch: 1 is stochastic, full is batch descent.",
         ),
-    ] = "128",
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(callback=_finite, help="For all; by default each one's own."),
     ] = None,
     clip: Annotated[
         float | None,
         typer.Option(callback=_positive, help="Clip gradients to this global norm."),
     ] = None,
-    seed: Annotated[
-        int,
-        typer.Option(
-            min=0, max=2**32 - 1, help="For parameters, mini-batches and noise."
-        ),
-    ] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path(
-        "optax-extras-out"
-    ),
+    out: OUT = Path("optax-extras-out"),
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Train a small network on handwritten digits with each optimizer."""
-    task = _digits(batch_size)
+    """Train a task with each optimizer by the same learning rates and seeds."""
+    try:
+        plan = _compare.Plan(
+            task=_compare.task_of(task, batch_size),
+            optimizers={name: load_factory(name) for name in optimizer or OPTIMIZERS},
+            learning_rates=_compare.grid(min_lr, max_lr, budget),
+            seeds=seeds,
+            steps=steps,
+            clip=clip,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}.") from error
     _make_folder(out)
-    names = list(dict.fromkeys(o.value for o in optimizer or OptimizerName))
-    caption = f"digits: {steps} steps, batch size {batch_size}, seed {seed}"
-    if clip is not None:
-        caption += f", gradients clipped to norm {clip:g}"
-    console = Console()
-    progress = Progress(
-        TextColumn("{task.description:>18}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        console=console,
-        transient=True,
-    )
-    runs: list[_report.Run] = []
+    _compare.use_all_cores()
+    sweeps: dict[str, SweepResult] = {}
     paths: list[Path] = []
     interrupted = False
     try:
-        with progress, interrupts_between_calls() as raise_pending:
-            for name in names:
-                choice = OPTIMIZERS[name]
-                rate = choice.learning_rate if learning_rate is None else learning_rate
-                settings = {
-                    "learning_rate": rate,
-                    "steps": steps,
-                    "batch_size": batch_size,
-                    "clip": clip,
-                    "seed": seed,
-                }
-                tx = choice.make(rate, seed)
-                if clip is not None:
-                    tx = optax.chain(optax.clip_by_global_norm(clip), tx)
-                bar = progress.add_task(name, total=steps)
-
-                def on_progress(done: int, bar: TaskID = bar) -> None:
-                    progress.update(bar, completed=done)
-                    raise_pending()
-
-                result = train(
-                    task,
-                    tx,
-                    steps=steps,
-                    seed=seed,
-                    eval_every=max(1, min(steps // 50, 1000)),
-                    on_progress=on_progress,
-                )
-                finished = [*runs, _report.Run(name, settings, result)]
-                paths = _report.write(finished, out, caption)
-                runs = finished
+        with interrupts_between_calls() as raise_pending:
+            for name in plan.optimizers:
+                finished = {**sweeps, name: plan.run(name, raise_pending)}
+                paths = _report.write(Comparison(finished), out, plan.caption)
+                sweeps = finished
     except KeyboardInterrupt:
         interrupted = True
-        kept = ", ".join(run.optimizer for run in runs) or "nothing"
+        kept = ", ".join(sweeps) or "nothing"
         print(f"optax-extras: interrupted; finished: {kept}", file=sys.stderr)
-    if runs:
-        console.print(_report.table(runs))
+    if sweeps and json:
+        print(_report.to_json(Comparison(sweeps), plan.caption))
+    elif sweeps:
+        console = Console()
+        console.print(*_report.tables(Comparison(sweeps), plan.caption))
         console.print("written:", *map(str, paths), soft_wrap=True)
     if interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -194,9 +150,7 @@ def lr_range(
     smoothing: Annotated[
         float, typer.Option(help="Decay of the loss's average.")
     ] = 0.9,
-    out: Annotated[Path, typer.Option(help="Folder for the picture.")] = Path(
-        "optax-extras-out"
-    ),
+    out: OUT = Path("optax-extras-out"),
 ) -> None:
     """Find learning rates worth trying, by a rate that grows while training."""
     _make_folder(out)

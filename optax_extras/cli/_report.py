@@ -1,62 +1,28 @@
-"""A comparison on disk and on the screen: two CSV files, a picture and a table."""
+"""A comparison as two CSV files and a picture, and as tables or JSON."""
 
 import csv
-import dataclasses
 import io
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
+from rich import box
 from rich.table import Table
 
-from optax_extras.tuning import TrainingResult
+from optax_extras.tuning import Comparison, Summary
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A finished training run of an optimizer, and the options it ran under."""
-
-    optimizer: str
-    settings: dict[str, Any]
-    result: TrainingResult
-
-    def final(self, metric: str) -> float:
-        """A metric after the last step."""
-        return float(self.result.metrics[metric][-1])
-
-    def summary(self) -> dict[str, Any]:
-        """A row of numbers."""
-        return {
-            "optimizer": self.optimizer,
-            **self.settings,
-            "train_loss": self.final("train_loss"),
-            "test_accuracy": self.final("test_accuracy"),
-            "steps_per_second": self.result.steps_per_second,
-            "compile_seconds": self.result.compile_seconds,
-            "state_bytes_per_parameter": self.result.state_bytes_per_parameter,
-        }
-
-    def curve(self) -> list[dict[str, Any]]:
-        """A row for every step at which metrics were taken."""
-        metrics = self.result.metrics
-        return [
-            {
-                "optimizer": self.optimizer,
-                "step": int(step),
-                **{name: float(values[i]) for name, values in metrics.items()},
-            }
-            for i, step in enumerate(self.result.steps)
-        ]
-
-
-def write(runs: Sequence[Run], folder: Path, caption: str) -> list[Path]:
-    """Writes `summary.csv`, `curves.csv` and `loss.png`; returns their paths."""
+def write(comparison: Comparison, folder: Path, caption: str) -> list[Path]:
+    """Writes `summary.csv`, `trials.csv` and `compare.png`; returns their paths."""
+    rows = [_flat(summary) for summary in comparison.summaries()]
+    picture = io.BytesIO()
+    comparison.plot(caption).savefig(picture, dpi=150)
     contents = {
-        "summary.csv": _csv([run.summary() for run in runs]),
-        "curves.csv": _csv([row for run in runs for row in run.curve()]),
-        "loss.png": _png(runs, caption),
+        "summary.csv": _csv(list(rows[0]), (row.values() for row in rows)),
+        "trials.csv": _trials(comparison),
+        "compare.png": picture.getvalue(),
     }
     paths = []
     for name, content in contents.items():
@@ -67,50 +33,102 @@ def write(runs: Sequence[Run], folder: Path, caption: str) -> list[Path]:
     return paths
 
 
-def table(runs: Sequence[Run]) -> Table:
-    """The runs as a table for a terminal."""
-    result = Table()
-    result.add_column("optimizer", no_wrap=True)
-    for heading in ("rate", "train loss", "test acc.", "steps/s", "state B/param"):
-        result.add_column(heading, justify="right")
-    for run in runs:
-        loss = run.final("train_loss")
-        result.add_row(
-            run.optimizer,
-            f"{run.settings['learning_rate']:g}",
-            f"{loss:.4g}" if math.isfinite(loss) else "diverged",
-            f"{100 * run.final('test_accuracy'):.1f} %",
-            f"{run.result.steps_per_second:,.0f}",
-            f"{run.result.state_bytes_per_parameter:.1f}",
+def to_json(comparison: Comparison, caption: str) -> str:
+    """The summaries; null stands for what is not finite."""
+    metric, mode = comparison.goal
+    sweep = next(iter(comparison.sweeps.values()))
+    found = {
+        "caption": caption,
+        "task": sweep.task,
+        "metric": metric,
+        "mode": mode,
+        "target": comparison.target,
+        "steps": int(sweep.steps[-1]),
+        "seeds": sweep.seeds.tolist(),
+        "learning_rates": sweep.hyperparameters["learning_rate"].tolist(),
+        "optimizers": [summary._asdict() for summary in comparison.summaries()],
+    }
+    return json.dumps(_without_infinities(found), indent=2)
+
+
+def tables(comparison: Comparison, caption: str) -> list[Table]:
+    """What each optimizer reached, and what it cost, for a terminal."""
+    metric, mode = comparison.goal
+    summaries = comparison.summaries()
+    others = [name for name in summaries[0].metrics if name != metric]
+    note = f"target: {metric} {'≤' if mode == 'min' else '≥'} {comparison.target:.3g}"
+    if any(summary.at_edge for summary in summaries):
+        note += "; *: best at an end of the grid, try a wider one"
+    results = (f"{metric} (all seeds)", *others)
+    reached = _table(caption, "best rate", *results, "steps to target")
+    reached.caption = f"medians of seeds; {note}"
+    cost = _table("", "diverged", "state B/param", "µs/step")
+    for summary in summaries:
+        ever = math.isfinite(summary.steps_to_target)
+        reached.add_row(
+            summary.optimizer,
+            f"{summary.best['learning_rate']:.2g}{'*' if summary.at_edge else ''}",
+            f"{_number(summary.median)} ({_number(summary.lowest)}–"
+            f"{_number(summary.highest)})",
+            *(f"{summary.metrics[name]:.3g}" for name in others),
+            f"{summary.steps_to_target:.0f}" if ever else "never",
         )
+        cost.add_row(
+            summary.optimizer,
+            f"{summary.diverged}/{summary.trials}",
+            f"{summary.state_bytes_per_parameter:.1f}",
+            f"{summary.microseconds_per_step:.1f}",
+        )
+    return [reached, cost]
+
+
+def _table(title: str, *headings: str) -> Table:
+    result = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
+    result.add_column("optimizer", no_wrap=True)
+    for heading in headings:
+        narrow = heading.replace("_", " ")
+        result.add_column(narrow, justify="right", no_wrap="(" in narrow)
     return result
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> bytes:
+def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return "diverged"
+    # Short enough for three in a column.
+    tiny = 0 < abs(value) < 1e-3
+    return f"{value:.1e}".replace("e-0", "e-") if tiny else f"{value:.2g}"
+
+
+def _flat(summary: Summary) -> dict[str, Any]:
+    """A summary without dictionaries inside."""
+    row = summary._asdict()
+    best, metrics = row.pop("best"), row.pop("metrics")
+    return {"optimizer": row.pop("optimizer"), **best, **row, **metrics}
+
+
+def _trials(comparison: Comparison) -> bytes:
+    """Every trial's every evaluation."""
+    tables = {name: sweep.columns() for name, sweep in comparison.sweeps.items()}
+    heading = ["optimizer", *next(iter(tables.values()))]
+    rows = (
+        (name, *row)
+        for name, columns in tables.items()
+        for row in zip(*columns.values(), strict=True)
+    )
+    return _csv(heading, rows)
+
+
+def _csv(heading: Sequence[str], rows: Iterable[Iterable[Any]]) -> bytes:
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
-    writer.writeheader()
+    writer = csv.writer(text)
+    writer.writerow(heading)
     writer.writerows(rows)
     return text.getvalue().encode()
 
 
-def _png(runs: Sequence[Run], caption: str) -> bytes:
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.add_subplot()
-    styles = ("-", "--", ":", "-.")
-    for i, run in enumerate(runs):
-        axes.plot(
-            run.result.steps,
-            run.result.metrics["train_loss"],
-            label=f"{run.optimizer} ({run.settings['learning_rate']:g})",
-            linestyle=styles[i % len(styles)],
-        )
-    axes.set_yscale("log")
-    axes.set_xlabel("step")
-    axes.set_ylabel("cross-entropy on the training set (nats)")
-    axes.set_title(caption, fontsize="medium")
-    axes.legend(title="optimizer (learning rate)", fontsize="small")
-    axes.grid(alpha=0.3)
-    image = io.BytesIO()
-    figure.savefig(image, dpi=150)
-    return image.getvalue()
+def _without_infinities(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {k: _without_infinities(v) for k, v in tree.items()}
+    if isinstance(tree, list):
+        return [_without_infinities(v) for v in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

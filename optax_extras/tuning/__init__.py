@@ -13,7 +13,12 @@ from optax_extras.tuning._batches import (
     minibatches as minibatches,
 )
 from optax_extras.tuning._catalogue import TASKS as TASKS, load_task as load_task
+from optax_extras.tuning._comparison import (
+    Comparison as Comparison,
+    Summary as Summary,
+)
 from optax_extras.tuning._digits import digits as digits
+from optax_extras.tuning._progress import progress_bar as progress_bar
 from optax_extras.tuning._range_test import (
     LRRangeResult as LRRangeResult,
     Suggestion as Suggestion,

@@ -1,7 +1,9 @@
 """The bundled tasks by name, and how a user's own is found."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from optax_extras._importing import load_attribute
 from optax_extras.tuning._analytic import (
@@ -31,25 +33,28 @@ TASKS: dict[str, Callable[..., Task]] = {
 }
 
 
-def load_task(name: str) -> Task:
+def load_task(name: str, **arguments: Any) -> Task:
     """A bundled task, or ``module:attribute``: a `Task`, or a function that makes one.
 
     Args:
       name: one of `TASKS`, or where the task is; the module is looked for in the
         current folder too.
+      **arguments: for the function that makes it, such as ``batch_size``.
 
     Raises:
-      ValueError: there is no such task.
+      ValueError: there is no such task, or it does not take the arguments.
     """
-    if name in TASKS:
-        return TASKS[name]()
-    if ":" not in name:
+    if name not in TASKS and ":" not in name:
         raise ValueError(
             f"`task` must be MODULE:ATTRIBUTE or one of {', '.join(TASKS)}; got"
             f" {name!r}"
         )
-    found = load_attribute(name)
-    task = found() if callable(found) else found
+    found = TASKS[name] if name in TASKS else load_attribute(name)
+    takes = inspect.signature(found).parameters if callable(found) else ()
+    for argument in arguments:
+        if argument not in takes:
+            raise ValueError(f"task {name!r} does not take `{argument}`")
+    task = found(**arguments) if callable(found) else found
     if not isinstance(task, Task):
         raise ValueError(f"task {name!r} must be a Task, got {task!r}")
     return task

@@ -7,6 +7,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from optax_extras.tuning._comparison import Comparison
     from optax_extras.tuning._range_test import LRRangeResult
     from optax_extras.tuning._result import SweepResult
 
@@ -31,9 +32,8 @@ def of_sweep(result: "SweepResult", metric: str, hyperparameter: str) -> "Figure
     left, right = figure.subplots(1, 2)
 
     if alone:  # a line through one value each; else a cloud
-        bands = [_quantile(values, q)[order] for q in (0, 50, 100)]
-        left.plot(x[order], bands[1], marker="o", markersize=3, label="median")
-        left.fill_between(x[order], bands[0], bands[2], alpha=0.25, label="all seeds")
+        line = {"marker": "o", "markersize": 3, "label": "median", "color": "C0"}
+        _band(left, x[order], values[order], "all seeds", **line)
     else:
         cloud = np.repeat(x, values.shape[1])
         left.plot(cloud, values.ravel(), "o", alpha=0.4, label="each trial")
@@ -52,12 +52,85 @@ def of_sweep(result: "SweepResult", metric: str, hyperparameter: str) -> "Figure
     left.legend(fontsize="small")
 
     row = result.best_row()
-    _curves(right, result.steps[1:], result.losses[row])
+    losses = np.where(np.isfinite(result.losses[row]), result.losses[row], np.nan)
+    _band(right, result.steps[1:], losses.T, "all seeds", label="median", color="C0")
+    if np.nanmin(losses, initial=np.inf) > 0:
+        right.set_yscale("log")
+    right.legend(fontsize="small")
+    right.grid(alpha=0.3)
     chosen = ", ".join(f"{k} = {v[row]:.3g}" for k, v in result.hyperparameters.items())
-    right.set_title(f"lowest median loss: {chosen}", fontsize="small")
+    right.set_title(f"best {result.goal.metric}: {chosen}", fontsize="small")
     right.set_xlabel("step")
     right.set_ylabel("mean loss of mini-batches")
     figure.suptitle(f"{result.task}: {len(result.seeds)} seeds", fontsize="medium")
+    return figure
+
+
+def of_comparison(comparison: "Comparison", title: str | None) -> "Figure":
+    """The sensitivity of several optimizers to the learning rate, and their curves."""
+    figure = _figure(12, 5.5)
+    left, right = figure.subplots(1, 2)
+    styles = [{"color": f"C{i % 10}", "linestyle": "-"} for i in range(10)]
+    styles += [{**style, "linestyle": "--"} for style in styles]
+    metric, mode = comparison.goal
+    firsts, lasts = [], []
+    for i, (name, sweep) in enumerate(comparison.sweeps.items()):
+        style = styles[i % len(styles)]
+        rates, gone = sweep.hyperparameters["learning_rate"], sweep.diverged()
+        order = np.argsort(rates, kind="stable")
+        values = np.where(gone, np.nan, sweep.final(metric))
+        _band(left, rates[order], values[order], marker="o", markersize=3, **style)
+        lost = rates[gone.mean(axis=1) >= 0.5]
+        # Each optimizer has a line of its own for its crosses.
+        left.plot(
+            lost,
+            np.full(len(lost), 0.98 - 0.025 * i),
+            "x",
+            color=style["color"],
+            markersize=4,
+            transform=left.get_xaxis_transform(),
+        )
+        best = sweep.best()["learning_rate"]
+        curves = comparison.best_curves(name)
+        steps = sweep.steps[-curves.shape[1] :]
+        finite = np.where(np.isfinite(curves), curves, np.nan)
+        _band(right, steps, finite.T, label=f"{name} ({best:.2g})", **style)
+        firsts.append(_quantile(finite[:, 0], 50))
+        lasts.append(_quantile(finite[:, -1], 50))
+    worst, best = np.nanmax([0.0, *firsts]), np.nanmin([np.inf, *lasts])
+    if mode == "min" and worst > 0 and 0 <= best < np.inf:
+        for axes in (left, right):
+            axes.set_yscale("log")
+            # What is much worse than the beginning, or all but 0, would hide the rest.
+            axes.set_ylim(max(best / 2, worst * 1e-8), 3 * worst)
+    right.axhline(comparison.target, color="grey", linewidth=1, linestyle=":")
+    right.annotate(
+        f"target {comparison.target:.3g}",
+        (1, comparison.target),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        va="bottom",
+        fontsize="small",
+        color="grey",
+    )
+    left.set_xscale("log")
+    left.set_xlabel("learning rate (crosses: half of the seeds or more diverged)")
+    left.set_ylabel(f"{metric} after {sweep.steps[-1]} steps")
+    right.set_xlabel("step")
+    right.set_ylabel(f"{metric}, each at its best learning rate")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.legend(
+        *right.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=min(5, len(comparison.sweeps)),
+        fontsize="small",
+        title="optimizer (best learning rate); lines are medians, bands all seeds",
+        title_fontsize="small",
+    )
+    if title is None:
+        title = f"{sweep.task}: {sweep.steps[-1]} steps, {len(sweep.seeds)} seeds"
+    figure.suptitle(title, fontsize="medium")
     return figure
 
 
@@ -96,15 +169,13 @@ def of_range_test(result: "LRRangeResult") -> "Figure":
     return figure
 
 
-def _curves(axes: Any, steps: np.ndarray[Any, Any], losses: Any) -> None:
-    finite = np.where(np.isfinite(losses), losses, np.nan)
-    bands = [_quantile(finite.T, q) for q in (0, 50, 100)]
-    axes.plot(steps, bands[1], label="median")
-    axes.fill_between(steps, bands[0], bands[2], alpha=0.25, label="all seeds")
-    if np.nanmin(finite, initial=np.inf) > 0:
-        axes.set_yscale("log")
-    axes.legend(fontsize="small")
-    axes.grid(alpha=0.3)
+def _band(axes: Any, x: Any, values: Any, band: str | None = None, **line: Any) -> None:
+    """The median along the last axis as a line, and the range as a band about it."""
+    lowest, median, highest = (_quantile(values, q) for q in (0, 50, 100))
+    axes.plot(x, median, **line)
+    axes.fill_between(
+        x, lowest, highest, color=line["color"], alpha=0.15, linewidth=0, label=band
+    )
 
 
 def _quantile(values: np.ndarray[Any, Any], percent: float) -> np.ndarray[Any, Any]:

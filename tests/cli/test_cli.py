@@ -1,6 +1,7 @@
 """The command as a user meets it: output, files, errors, Ctrl-C."""
 
 import csv
+import json
 import signal
 import subprocess
 import sys
@@ -26,80 +27,131 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_default_comparison_reaches_95_percent(monkeypatch, capsys, tmp_path):
+def test_default_comparison(monkeypatch, capsys, tmp_path):
+    folder = tmp_path / "new" / "dir"
     started = time.monotonic()
-    assert invoke(monkeypatch, "compare", "--out", str(tmp_path / "new" / "dir")) == 0
+    assert invoke(monkeypatch, "compare", "--out", str(folder)) == 0
     assert time.monotonic() - started < 600  # a hang, not a speed
     output = capsys.readouterr().out
-    folder = tmp_path / "new" / "dir"
     summary = rows(folder / "summary.csv")
     assert [row["optimizer"] for row in summary] == list(OPTIMIZERS)
     for row in summary:
         assert float(row["test_accuracy"]) >= 0.95, row
-        assert float(row["train_loss"]) < 0.1
+        assert float(row["lowest"]) <= float(row["median"]) <= float(row["highest"])
+        assert float(row["median"]) == float(row["test_loss"]) < 0.3
+        assert float(row["steps_to_target"]) <= 300
+        assert row["trials"] == "55"
+        assert row["at_edge"] == "False"
         assert row["optimizer"] in output
-    sizes = {r["optimizer"]: float(r["state_bytes_per_parameter"]) for r in summary}
+    found = {row["optimizer"]: row for row in summary}
+    sizes = {n: float(r["state_bytes_per_parameter"]) for n, r in found.items()}
     assert sizes["sgd"] == 0
     assert sizes["adam"] == pytest.approx(8, abs=0.01)
     assert sizes["adasmooth"] == pytest.approx(12, abs=0.01)
-    curves = rows(folder / "curves.csv")
-    assert len(curves) == 51 * len(OPTIMIZERS)
-    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert int(found["sgd"]["diverged"]) > 0
+    trials = rows(folder / "trials.csv")
+    assert len(trials) == len(OPTIMIZERS) * 11 * 5 * 31
+    (last,) = (
+        float(row["test_loss"])
+        for row in trials
+        if (row["optimizer"], row["seed"], row["step"]) == ("adam", "3", "300")
+        and row["learning_rate"] == found["adam"]["learning_rate"]
+    )
+    assert float(found["adam"]["lowest"]) <= last <= float(found["adam"]["highest"])
+    assert (folder / "compare.png").read_bytes().startswith(b"\x89PNG")
+    assert "target: test_loss" in output
     assert str(folder.name) in output
 
 
+QUICK = "compare --steps 20 --budget 2 --seeds 2 --min-lr 0.01 --max-lr 0.1 --json"
+
+
+def quick(monkeypatch, capsys, folder, *options):
+    """What a small comparison prints as JSON."""
+    arguments = (*QUICK.split(), "--out", str(folder), *options)
+    assert invoke(monkeypatch, *arguments) == 0
+    return json.loads(capsys.readouterr().out)
+
+
 @pytest.mark.parametrize("size", ["1", "64", "full"])
-def test_options_reach_the_run(monkeypatch, tmp_path, size):
-    arguments = "--optimizer adam --optimizer sgd --optimizer adam --steps 20 --seed 1"
-    options = f"--learning-rate 0.01 --clip 0.5 --batch-size {size} --out {tmp_path}"
-    assert invoke(monkeypatch, "compare", *arguments.split(), *options.split()) == 0
-    summary = rows(tmp_path / "summary.csv")
-    assert [row["optimizer"] for row in summary] == ["adam", "sgd"]
-    assert {row["learning_rate"] for row in summary} == {"0.01"}
-    assert {row["steps"] for row in summary} == {"20"}
-    assert {row["batch_size"] for row in summary} == {size}
-    assert {(row["seed"], row["clip"]) for row in summary} == {("1", "0.5")}
+def test_options_reach_the_run(monkeypatch, capsys, tmp_path, size):
+    options = "--optimizer optax:adam --optimizer sgd --clip 0.5 --task digits-softmax"
+    found = quick(monkeypatch, capsys, tmp_path, *options.split(), "--batch-size", size)
+    assert found["task"] == "digits-softmax"
+    assert "2 learning rates × 2 seeds, 20 steps, gradients cl" in found["caption"]
+    assert (found["steps"], found["seeds"]) == (20, [0, 1])
+    assert found["learning_rates"] == pytest.approx([0.01, 0.1])
+    assert (found["metric"], found["mode"]) == ("test_loss", "min")
+    names = [one["optimizer"] for one in found["optimizers"]]
+    assert names == ["optax:adam", "sgd"]
+    for one in found["optimizers"]:
+        assert one["at_edge"]
+        assert one["trials"] == 4
 
 
-def losses(monkeypatch, folder, *options):
-    arguments = ("compare", "--optimizer", "noisy-sgd", "--steps", "20")
-    invoke(monkeypatch, *arguments, "--out", str(folder), *options)
-    return [row["train_loss"] for row in rows(folder / "curves.csv")]
+def medians(found):
+    return [one["median"] for one in found["optimizers"]]
 
 
-def test_seed_and_clip_change_the_run_and_nothing_else_does(monkeypatch, tmp_path):
-    base = losses(monkeypatch, tmp_path)
-    assert losses(monkeypatch, tmp_path) == base
-    assert losses(monkeypatch, tmp_path, "--seed", "1")[0] != base[0]
-    clipped = losses(monkeypatch, tmp_path, "--clip", "0.01")
-    assert clipped[0] == base[0]
-    assert clipped[-1] != base[-1]
+def test_clip_and_batch_size_change_the_runs(monkeypatch, capsys, tmp_path):
+    base = quick(monkeypatch, capsys, tmp_path, "--optimizer", "noisy-sgd")
+    options = ("--optimizer", "noisy-sgd")
+    assert medians(quick(monkeypatch, capsys, tmp_path, *options)) == medians(base)
+    for changed in (("--clip", "0.01"), ("--batch-size", "16")):
+        other = quick(monkeypatch, capsys, tmp_path, *options, *changed)
+        assert medians(other) != medians(base)
 
 
-def test_a_diverged_run_is_shown(monkeypatch, capsys, tmp_path):
-    options = ("--optimizer", "momentum", "--steps", "50", "--learning-rate", "1e20")
-    assert invoke(monkeypatch, "compare", *options, "--out", str(tmp_path)) == 0
-    assert "diverged" in capsys.readouterr().out
-    assert rows(tmp_path / "summary.csv")[0]["train_loss"] == "nan"
+def test_diverged_runs_are_shown(monkeypatch, capsys, tmp_path):
+    options = ["--optimizer", "momentum", "--min-lr", "1e20", "--max-lr", "1e21"]
+    found = quick(monkeypatch, capsys, tmp_path, *options)
+    (one,) = found["optimizers"]
+    assert (one["median"], one["steps_to_target"], one["diverged"]) == (None, None, 4)
+    arguments = [x for x in QUICK.split() if x != "--json"]
+    assert invoke(monkeypatch, *arguments, *options, "--out", str(tmp_path)) == 0
+    printed = capsys.readouterr().out
+    assert "diverged (diverged–diverged)" in printed
+    assert "never" in printed
+    assert "4/4" in printed
+    assert rows(tmp_path / "summary.csv")[0]["median"] == "inf"
+
+
+def test_a_task_and_an_optimizer_of_the_user(monkeypatch, capsys, tmp_path):
+    (tmp_path / "own_comparison.py").write_text(
+        "import optax\n"
+        "from optax_extras.tuning import quadratic\n"
+        "def task():\n    return quadratic(2, 10.0)\n"
+        "def half(learning_rate):\n    return optax.sgd(learning_rate / 2)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    options = "--task own_comparison:task --optimizer own_comparison:half"
+    found = quick(monkeypatch, capsys, tmp_path, *options.split(), "--optimizer", "sgd")
+    assert found["task"] == "quadratic"
+    half, sgd = found["optimizers"]
+    assert half["median"] > sgd["median"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            "compare --optimizer foo",
-            "'foo' is not one of 'sgd', 'noisy-sgd', 'momentum'",
-        ),
+        ("compare --optimizer foo", "'foo' is neither MODULE:FACTORY nor one of sgd"),
+        ("compare --task foo", "`task` must be MODULE:ATTRIBUTE or one of digits"),
         ("compare --batch-size 0", "`batch_size` must be in [1, 1347], got 0"),
         ("compare --batch-size 1348", "`batch_size` must be in [1, 1347], got 1348"),
         ("compare --batch-size ten", "'ten' is neither a positive integer nor 'full'"),
+        (
+            "compare --task line --batch-size 1",
+            "task 'line' does not take `batch_size`",
+        ),
         ("compare --steps 0", "'--steps'"),
         ("compare --steps x", "'--steps'"),
-        ("compare --learning-rate nan", "nan is not a finite number >= 0"),
-        ("compare --learning-rate -1", "-1.0 is not a finite number >= 0"),
+        ("compare --seeds 0", "'--seeds'"),
+        ("compare --budget 0", "'--budget'"),
+        ("compare --min-lr nan", "nan is not a finite number > 0"),
+        ("compare --max-lr 0", "0.0 is not a finite number > 0"),
+        ("compare --max-lr 1e-9", "must not be above --max-lr, got 0.0001 and 1e-09"),
         ("compare --clip 0", "0.0 is not a finite number > 0"),
         ("compare --clip inf", "inf is not a finite number > 0"),
-        ("compare --seed -1", "'--seed'"),
         ("compare --out /dev/null/x", "'--out': cannot write to /dev/null/x"),
         ("compare --bogus", "--bogus"),
         ("frobnicate", "No such command 'frobnicate'"),
@@ -131,15 +183,19 @@ def test_no_arguments_show_the_help(monkeypatch, capsys):
 def test_an_interrupt_while_writing_counts_as_one(monkeypatch, capsys, tmp_path):
     write = _report.write
 
-    def interrupted(runs, *rest):
-        if len(runs) == 2:
+    def interrupted(comparison, *rest):
+        if len(comparison.sweeps) == 2:
             raise KeyboardInterrupt
-        return write(runs, *rest)
+        return write(comparison, *rest)
 
     monkeypatch.setattr(_report, "write", interrupted)
-    options = ["--steps", "2", "--optimizer", "sgd", "--optimizer", "adam", "--out"]
-    assert invoke(monkeypatch, "compare", *options, str(tmp_path)) == 130
-    assert "interrupted; finished: sgd" in capsys.readouterr().err
+    options = [*QUICK.split(), "--optimizer", "sgd", "--optimizer", "adam", "--out"]
+    assert invoke(monkeypatch, *options, str(tmp_path)) == 130
+    captured = capsys.readouterr()
+    assert "interrupted; finished: sgd" in captured.err
+    assert [one["optimizer"] for one in json.loads(captured.out)["optimizers"]] == [
+        "sgd"
+    ]
     assert [row["optimizer"] for row in rows(tmp_path / "summary.csv")] == ["sgd"]
 
 
@@ -160,7 +216,7 @@ def test_list_shows_every_function(monkeypatch, capsys):
 
 
 def test_interrupt_keeps_what_was_finished(tmp_path):
-    command = "compare --steps 30000 --optimizer sgd --optimizer adam --batch-size 8"
+    command = "compare --steps 6000 --optimizer sgd --optimizer adam --batch-size 8"
     # A shell's background jobs start with SIGINT ignored, which children inherit.
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -173,7 +229,7 @@ def test_interrupt_keeps_what_was_finished(tmp_path):
         text=True,
     )
     deadline = time.monotonic() + 300
-    while not (tmp_path / "loss.png").exists() and time.monotonic() < deadline:
+    while not (tmp_path / "compare.png").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
