@@ -113,27 +113,27 @@ class Trials:
         """
         first = jnp.int32(0)
         init = jax.eval_shape(self._task.init, seeds)
-        self._task.init.lower(seeds).compile()
-        self._task.plan.lower(seeds, first).compile()
-        self._start.lower(init, values, seeds).compile()
+        plan = jax.eval_shape(self._task.plan, seeds, first)
         params, state = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(  # type: ignore[no-untyped-call]
                 x.shape, x.dtype, sharding=self._sharding
             ),
             jax.eval_shape(self._start, init, values, seeds),
         )
-        plan = jax.eval_shape(self._task.plan, seeds, first)
-        advance = self._advance.lower(
-            (params, state), values, seeds, plan, first, first
+        lowered = (
+            self._advance.lower((params, state), values, seeds, plan, first, first),
+            self._task.evaluate.lower(params),
+            self._task.plan.lower(seeds, first),
+            self._task.init.lower(seeds),
+            self._start.lower(init, values, seeds),
         )
-        evaluate = self._task.evaluate.lower(params)
+        advance, evaluate, *_ = (_bytes(program.compile()) for program in lowered)
         devices = 1 if self._sharding is None else self._sharding.num_devices
         state_bytes = sum(s.size * s.dtype.itemsize for s in jax.tree.leaves(state))
-        needed = max(
-            _bytes(advance.compile()),
-            _bytes(evaluate.compile()) + state_bytes // devices,
-        )
-        return needed, state_bytes / sum(p.size for p in jax.tree.leaves(params))
+        parameters = sum(p.size for p in jax.tree.leaves(params))
+        # While parameters are evaluated, the state is there too.
+        needed = max(advance, evaluate + state_bytes // devices)
+        return needed, state_bytes / parameters
 
     def run(
         self,
