@@ -78,8 +78,8 @@ def jumping_quadratic(dimensions: int = 20, every: int = 100) -> Task:
       every: steps between jumps, at least 1.
 
     Returns:
-      A task whose only measure is the loss of its steps, which is to be low on average;
-      the metric ``size`` is ‖x‖² / n.
+      A task whose goal is a low loss on average over all steps; the metric ``size`` is
+      ‖x‖² / n.
 
     Raises:
       ValueError: an argument is below 1.
@@ -97,6 +97,7 @@ def jumping_quadratic(dimensions: int = 20, every: int = 100) -> Task:
         batches_of_step(centre),
         lambda x, batch, key: jnp.mean((x - batch) ** 2) / 2,
         lambda x: {"size": jnp.mean(x**2)},
+        Goal("mean_loss"),
     )
 
 

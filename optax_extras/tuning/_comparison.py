@@ -110,8 +110,8 @@ class Comparison:
     def target(self) -> float:
         """95 % of the way from the first median of the goal's metric to the best last.
 
-        The first is that of the initial parameters, or, for ``"loss"``, of the first
-        mini-batches. NaN where nothing finite is reached.
+        The first is that of the initial parameters, or, for a mean of losses, of the
+        first mini-batches. NaN where nothing finite is reached.
         """
         sign = 1 if self.goal.mode == "min" else -1
         curves = [sign * self.best_curves(name) for name in self.sweeps]

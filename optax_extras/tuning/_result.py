@@ -54,12 +54,21 @@ class SweepResult:
         return self.run_seconds / (self.losses[..., 0].size * float(self.steps[-1]))
 
     def curves(self, metric: str) -> np.ndarray[Any, Any]:
-        """A metric at each evaluation, (R, S, E), or ``"loss"``, (R, S, E − 1).
+        """A metric at each evaluation, (R, S, E).
+
+        Of ``"loss"``, the mean since the last evaluation, and ``"mean_loss"``, the mean
+        since the first step, the initial parameters have none: (R, S, E − 1).
 
         Raises:
           ValueError: there is no such metric.
         """
-        known = {"loss": self.losses, **self.metrics}
+        lengths = np.diff(self.steps).astype(np.float64)
+        sums = np.cumsum(self.losses * lengths, axis=-1)
+        known: dict[str, np.ndarray[Any, Any]] = {
+            "loss": self.losses,
+            "mean_loss": sums / np.cumsum(lengths),
+            **self.metrics,
+        }
         if metric not in known:
             raise ValueError(
                 f"`metric` must be one of {', '.join(known)}, got {metric!r}"
@@ -67,7 +76,7 @@ class SweepResult:
         return known[metric]
 
     def final(self, metric: str) -> np.ndarray[Any, Any]:
-        """A metric after the last step, or ``"loss"``, shape (R, S).
+        """The last of the `curves`, (R, S).
 
         Raises:
           ValueError: there is no such metric.
@@ -83,8 +92,8 @@ class SweepResult:
         A seed that diverged counts as the worst there can be.
 
         Args:
-          metric: one of the metrics, or ``"loss"``; by default the task's goal, with
-            its own mode.
+          metric: one that `curves` knows; by default the task's goal, with its own
+            mode.
           mode: whether the metric is to be low or high.
 
         Raises:
@@ -152,7 +161,7 @@ class SweepResult:
         is best by the task's goal.
 
         Args:
-          metric: one of the metrics, or ``"loss"``; by default the task's goal.
+          metric: one that `curves` knows; by default the task's goal.
           hyperparameter: by default ``learning_rate`` or the first.
 
         Raises:

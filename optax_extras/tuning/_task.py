@@ -13,7 +13,8 @@ class Goal(NamedTuple):
     """What optimizers are compared by, after their last step.
 
     Attributes:
-      metric: one of the task's metrics, or ``"loss"``, the mean of the mini-batches'.
+      metric: one of the task's metrics; or ``"loss"``, the mean of the mini-batches'
+        since the last evaluation, or ``"mean_loss"``, that since the first step.
       mode: whether it is to be low or high.
     """
 

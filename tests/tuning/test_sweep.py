@@ -113,6 +113,7 @@ def test_losses_are_means_of_what_the_mini_batches_gave():
     )
     result = run(task)
     np.testing.assert_allclose(result.losses[0, 0], [1.5, 5.5, 8.5])
+    np.testing.assert_allclose(result.curves("mean_loss")[0, 0], [1.5, 3.5, 4.5])
 
 
 def test_the_grid_and_the_zipped_rows():
@@ -250,7 +251,9 @@ def test_no_hyperparameters():
 
 def test_unknown_metrics_and_modes():
     result = run(steps=1)
-    with pytest.raises(ValueError, match="one of loss, distance, first, got 'x'"):
+    with pytest.raises(
+        ValueError, match="one of loss, mean_loss, distance, first, got 'x'"
+    ):
         result.best("x")
     with pytest.raises(ValueError, match="`mode` must be 'min' or 'max', got 'x'"):
         result.best("loss", "x")
