@@ -1,6 +1,7 @@
 """The command as a user meets it: output, files, errors, Ctrl-C."""
 
 import csv
+import dataclasses
 import json
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import time
 import pytest
 
 import optax_extras as ox
-from optax_extras.cli import _report, main
+from optax_extras.cli import _compare, _report, main
 from optax_extras.cli._optimizers import OPTIMIZERS
 
 
@@ -197,6 +198,19 @@ def test_an_interrupt_while_writing_counts_as_one(monkeypatch, capsys, tmp_path)
         "sgd"
     ]
     assert [row["optimizer"] for row in rows(tmp_path / "summary.csv")] == ["sgd"]
+
+
+def test_a_sweep_cut_short_counts_as_interrupted(monkeypatch, capsys, tmp_path):
+    whole = _compare.sweep
+
+    def cut(task, make, grid, **options):
+        result = whole(task, make, grid, **options)
+        return dataclasses.replace(result, planned=result.planned + 1)
+
+    monkeypatch.setattr(_compare, "sweep", cut)
+    options = [*QUICK.split(), "--optimizer", "sgd", "--out", str(tmp_path)]
+    assert invoke(monkeypatch, *options) == 130
+    assert "interrupted; finished: nothing" in capsys.readouterr().err
 
 
 def test_a_missing_extra_is_named(monkeypatch):

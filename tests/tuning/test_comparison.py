@@ -87,6 +87,9 @@ def test_the_best_at_an_end_of_the_grid():
     (one,) = Comparison({"x": result(GOOD[[1, 0, 2]])}).summaries()
     assert one.best == {"learning_rate": 0.1}
     assert one.at_edge
+    (one,) = Comparison({"x": result(GOOD[[2, 0, 1]])}).summaries()
+    assert one.best == {"learning_rate": 10.0}
+    assert one.at_edge
     single = result(GOOD[1:2], hyperparameters={"learning_rate": RATES[:1]})
     (one,) = Comparison({"x": single}).summaries()
     assert not one.at_edge

@@ -25,6 +25,7 @@ from optax_extras.tuning import (
     train,
 )
 from optax_extras.tuning._sweep import _rows_that_fit
+from optax_extras.tuning._trials import Trials
 
 RATES = [0.01, 0.1, 1.0]
 
@@ -193,6 +194,8 @@ def test_best_is_of_the_median():
     assert result.best("loss") == result.best() == {"lr": 2.0}
     assert result.best("m", "max") == {"lr": 2.0}
     assert result.best("m") == {"lr": 1.0}
+    lost = dataclasses.replace(result, losses=np.where(losses == 4, np.nan, losses))
+    assert lost.best("m", "max") == {"lr": 1.0}
 
 
 def test_progress_ends_at_the_total():
@@ -414,6 +417,53 @@ def test_a_factory_that_cannot_be_hashed():
             return optax.sgd(learning_rate)
 
     np.testing.assert_array_equal(run(make=Factory()).losses, run().losses)
+
+
+def test_times_of_finished_chunks_are_kept(tmp_path):
+    path = tmp_path / "sweep.npz"
+    options = {"trials_at_once": 1, "resume": path}
+    part = run(**options, on_progress=interrupt_at(31))
+    assert len(part.losses) == 1
+    long_ago = {"compile_seconds": 1e6, "run_seconds": 1e6}
+    dataclasses.replace(part, **long_ago).save(path)
+    rest = run(**options)
+    assert rest.compile_seconds > 1e6
+    assert rest.run_seconds > 1e6
+
+
+def test_ctrl_c_is_raised_between_evaluations():
+    def press(done, total):
+        if done == 4 * 30 + 2 * 12:
+            signal.raise_signal(signal.SIGINT)
+
+    grid = {"learning_rate": np.geomspace(0.01, 0.5, 7)}
+    part = run(grid=grid, trials_at_once=2, on_progress=press)
+    assert (len(part.losses), part.planned) == (4, 7)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_memory_that_is_counted():
+    numbers = 2_500_000  # a state of 10 MB, donated from step to step
+
+    def heavy(learning_rate):
+        def update(updates, state, params=None):
+            return jax.tree.map(lambda g: -learning_rate * g, updates), state + 1
+
+        return optax.GradientTransformation(lambda params: jnp.zeros(numbers), update)
+
+    def evaluate(x):  # 4 MB at once
+        return {"m": jnp.sum(jnp.sort(jnp.add.outer(x, x), axis=0))}
+
+    task = noisy_quadratic(
+        init=lambda key: jnp.zeros(1000),
+        loss=lambda x, batch, key: jnp.sum(x**2),
+        evaluate=evaluate,
+    )
+    rates = {"learning_rate": jnp.ones(1)}
+    trials = Trials(task, heavy, 5, None)
+    needed, per_parameter = trials.compile(rates, jnp.zeros(1, jnp.uint32))
+    assert 13e6 < needed < 19e6
+    assert per_parameter == 4 * numbers / 1000
 
 
 def test_an_interrupt_before_the_first_chunk_is_passed_on(tmp_path):
