@@ -111,6 +111,7 @@ class Claim:
 
 
 HEAVY_BALL = "optax.sgd, momentum 0.9"
+WELLS = ("double-well", "two-wells")
 ILL_CONDITIONED = ("quadratic", "quadratic, condition 1000")
 CLAIMS = (
     Claim(
@@ -129,13 +130,13 @@ CLAIMS = (
         "Gradient noise of variance 0.01 escapes a poor minimum.",
         "noisy_sgd",
         "optax.sgd",
-        ("double-well", "two-wells"),
+        WELLS,
     ),
     Claim(
         "Gradient noise of variance 1 escapes a poor minimum.",
         "noisy_sgd, eta 1",
         "optax.sgd",
-        ("double-well", "two-wells"),
+        WELLS,
     ),
     Claim(
         "Momentum accelerates on ill-conditioned problems (Polyak 1964).",
@@ -206,9 +207,7 @@ def fresh(name: str, method: str, steps: int) -> SweepResult:
     )
 
 
-def score(
-    name: str, method: str, steps: int = STEPS, metric: str | None = None
-) -> np.ndarray:
+def score(name: str, method: str, steps: int, metric: str | None = None) -> np.ndarray:
     """A metric of each fresh seed after the last step, by default the goal's."""
     return fresh(name, method, steps).final(metric or task(name).goal.metric)[0]
 
@@ -249,7 +248,7 @@ def claim_rows(claim: Claim) -> list[str]:
 def task_table(name: str) -> list[str]:
     """A row of Markdown for every method on a task."""
     goal = task(name).goal
-    values = {m: score(name, m) for m in METHODS}
+    values = {m: score(name, m, STEPS) for m in METHODS}
     sign = 1 if goal.mode == "min" else -1
     medians = {m: sign * np.median(v) for m, v in values.items()}
     ranked = sorted(METHODS, key=lambda m: np.nan_to_num(medians[m], nan=np.inf))
@@ -311,15 +310,13 @@ def page() -> str:
             "|---|---|---|---|---|---|",
             *claim_rows(claim),
         ]
-    for name in ("double-well", "two-wells"):
+    for name in WELLS:
         shares = "; ".join(
-            f"{method} {100 * np.mean(score(name, method, metric='escaped')):.0f} %"
+            f"{method} {100 * np.mean(score(name, method, STEPS, 'escaped')):.0f} %"
             for method in METHODS
         )
-        lines += [
-            "",
-            f"Of the seeds on the {name}, these left the poorer minimum: {shares}.",
-        ]
+        text = f"Of the seeds on the {name}, these left the poorer minimum: {shares}."
+        lines += ["", text]
     lines += [
         "",
         "## The tasks",

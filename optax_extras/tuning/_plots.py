@@ -90,11 +90,11 @@ def of_comparison(comparison: "Comparison", title: str | None) -> "Figure":
             markersize=4,
             transform=left.get_xaxis_transform(),
         )
-        best = sweep.best()["learning_rate"]
+        rate = sweep.best()["learning_rate"]
         curves = comparison.best_curves(name)
         steps = sweep.steps[-curves.shape[1] :]
         finite = np.where(np.isfinite(curves), curves, np.nan)
-        _band(right, steps, finite.T, label=f"{name} ({best:.2g})", **style)
+        _band(right, steps, finite.T, label=f"{name} ({rate:.2g})", **style)
         firsts.append(_quantile(finite[:, 0], 50))
         lasts.append(_quantile(finite[:, -1], 50))
     worst, best = np.nanmax([0.0, *firsts]), np.nanmin([np.inf, *lasts])
