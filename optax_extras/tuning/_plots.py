@@ -97,12 +97,14 @@ def of_comparison(comparison: "Comparison", title: str | None) -> "Figure":
         _band(right, steps, finite.T, label=f"{name} ({rate:.2g})", **style)
         firsts.append(_quantile(finite[:, 0], 50))
         lasts.append(_quantile(finite[:, -1], 50))
-    worst, best = np.nanmax([0.0, *firsts]), np.nanmin([np.inf, *lasts])
-    if mode == "min" and worst > 0 and 0 <= best < np.inf:
-        for axes in (left, right):
+    worst, best = np.nanmax([-np.inf, *firsts]), np.nanmin([np.inf, *lasts])
+    for axes in (left, right):
+        # What is much worse than the beginning, or all but 0, would hide the rest.
+        if mode == "min" and 0 <= best < worst:
             axes.set_yscale("log")
-            # What is much worse than the beginning, or all but 0, would hide the rest.
             axes.set_ylim(max(best / 2, worst * 1e-8), 3 * worst)
+        elif mode == "min" and best < worst:
+            axes.set_ylim(best - (worst - best) / 10, worst + (worst - best) / 2)
     right.axhline(comparison.target, color="grey", linewidth=1, linestyle=":")
     right.annotate(
         f"target {comparison.target:.3g}",

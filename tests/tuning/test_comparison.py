@@ -145,6 +145,9 @@ def test_the_picture_shows_medians_and_divergence():
     assert figure.get_suptitle() == "a title"
     assert "t: 20 steps, 3 seeds" in comparison.plot().get_suptitle()
     figure.savefig(io.BytesIO())
+    below = Comparison({"x": result(GOOD - 102), "y": result(SLOW - 102)}).plot()
+    assert below.axes[0].get_yscale() == "linear"
+    assert below.axes[0].get_ylim() == pytest.approx((-109.8, 47))
     high = Comparison({"x": result(-GOOD, ("m", "max"))}).plot()
     assert high.axes[0].get_yscale() == "linear"
 
