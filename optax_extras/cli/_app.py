@@ -117,6 +117,8 @@ def compare(
                 finished = {**sweeps, name: plan.run(name, raise_pending)}
                 paths = _report.write(Comparison(finished), out, plan.caption)
                 sweeps = finished
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}.") from error
     except KeyboardInterrupt:
         interrupted = True
         kept = ", ".join(sweeps) or "nothing"

@@ -28,7 +28,8 @@ def load_factory(name: str) -> Callable[..., optax.GradientTransformation]:
     The module is looked for in the current folder too.
 
     Raises:
-      ValueError: there is no such function, or it takes no ``learning_rate``.
+      ValueError: there is no such function, it takes no ``learning_rate``, or it needs
+        more than that and a ``key``.
     """
     if name in OPTIMIZERS:
         return OPTIMIZERS[name]
@@ -37,6 +38,17 @@ def load_factory(name: str) -> Callable[..., optax.GradientTransformation]:
             f"{name!r} is neither MODULE:FACTORY nor one of {', '.join(OPTIMIZERS)}"
         )
     found: Any = load_attribute(name)
-    if "learning_rate" not in inspect.signature(found).parameters:
+    parameters = inspect.signature(found).parameters
+    if "learning_rate" not in parameters:
         raise ValueError(f"{name!r} must take `learning_rate`")
+    for parameter in parameters.values():
+        optional = parameter.default is not parameter.empty or parameter.kind in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        )
+        if not optional and parameter.name not in ("learning_rate", "key"):
+            raise ValueError(
+                f"{name!r} must need no argument but `learning_rate` and `key`, got"
+                f" `{parameter.name}`"
+            )
     return found  # type: ignore[no-any-return]

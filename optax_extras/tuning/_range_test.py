@@ -11,7 +11,13 @@ import numpy as np
 import optax
 
 from optax_extras.tuning._task import Task
-from optax_extras.tuning._training import descend, keyed, keys_of_seed, seeds_of
+from optax_extras.tuning._training import (
+    check_loss,
+    descend,
+    keyed,
+    keys_of_seed,
+    seeds_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -150,7 +156,8 @@ def lr_range_test(
       The losses, and the rates they suggest.
 
     Raises:
-      ValueError: a number is out of its range, or there are no seeds.
+      ValueError: a number is out of its range, there are no seeds, or the loss is not a
+        scalar.
 
     Examples:
       >>> import optax
@@ -175,6 +182,7 @@ def lr_range_test(
     if not 0 <= smoothing < 1:
         raise ValueError(f"`smoothing` must be in [0, 1), got {smoothing}")
     seed_array = seeds_of(seeds)
+    check_loss(task)
     rates = np.geomspace(min_lr, max_lr, steps)
 
     def trial(seed: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from optax_extras._interrupts import interrupts_between_calls
 from optax_extras.tuning._result import SweepResult
 from optax_extras.tuning._task import Task
-from optax_extras.tuning._training import seeds_of
+from optax_extras.tuning._training import check_loss, seeds_of
 from optax_extras.tuning._trials import MakeOptimizer, Measured, trials_of
 
 
@@ -103,7 +103,7 @@ def sweep(
     rows = _rows(hyperparameters, zipped)
     _check_names(make_optimizer, rows)
     seed_array = seeds_of(seeds)
-    _check_loss(task)
+    check_loss(task)
     if mesh is not None and (trials_at_once or 0) % mesh.size:
         raise ValueError(
             f"`trials_at_once` must be a multiple of the mesh's {mesh.size} devices,"
@@ -284,16 +284,3 @@ def _check_names(make_optimizer: MakeOptimizer, names: Iterable[str]) -> None:
                 f"`make_optimizer` must take every hyperparameter, got {name!r};"
                 f" it takes {', '.join(parameters)}"
             )
-
-
-def _check_loss(task: Task) -> None:
-    def loss(key: jax.Array) -> jax.Array:
-        plan = task.batches.plan(key, jnp.int32(0), 1)
-        batch = task.batches.take(jax.tree.map(lambda x: x[0], plan))
-        return task.loss(task.init(key), batch, key)
-
-    shape = jax.eval_shape(loss, jax.random.key(0)).shape
-    if shape:
-        raise ValueError(
-            f"the loss of task {task.name!r} must be a scalar, got shape {shape}"
-        )

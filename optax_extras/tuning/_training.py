@@ -57,6 +57,21 @@ def seeds_of(seeds: int | Sequence[int]) -> np.ndarray[Any, Any]:
     return array
 
 
+def check_loss(task: Task) -> None:
+    """Raises ValueError if the loss of a task is not a scalar; nothing is run."""
+
+    def loss(key: jax.Array) -> jax.Array:
+        plan = task.batches.plan(key, jnp.int32(0), 1)
+        batch = task.batches.take(jax.tree.map(lambda x: x[0], plan))
+        return task.loss(task.init(key), batch, key)
+
+    shape = jax.eval_shape(loss, jax.random.key(0)).shape
+    if shape:
+        raise ValueError(
+            f"the loss of task {task.name!r} must be a scalar, got shape {shape}"
+        )
+
+
 def keyed(make_optimizer: Callable[..., Any], keys: TrialKeys) -> Callable[..., Any]:
     """A factory of the whole optimizer that gives `key` to one that takes it."""
     if "key" in inspect.signature(make_optimizer).parameters:
@@ -107,11 +122,12 @@ def train(
       Metrics, speed and memory of the run.
 
     Raises:
-      ValueError: ``steps`` or ``eval_every`` is below 1.
+      ValueError: ``steps`` or ``eval_every`` is below 1, or the loss is not a scalar.
     """
     for name, value in (("steps", steps), ("eval_every", eval_every)):
         if value < 1:
             raise ValueError(f"`{name}` must be >= 1, got {value}")
+    check_loss(task)
     keys = keys_of_seed(jnp.uint32(seed))
     tx = optax.with_extra_args_support(optimizer)
 

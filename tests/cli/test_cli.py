@@ -132,6 +132,20 @@ def test_a_task_and_an_optimizer_of_the_user(monkeypatch, capsys, tmp_path):
     assert half["median"] > sgd["median"]
 
 
+def test_a_task_of_the_user_that_cannot_be_trained(monkeypatch, capsys, tmp_path):
+    (tmp_path / "own_vector.py").write_text(
+        "import dataclasses\n"
+        "from optax_extras.tuning import quadratic\n"
+        "TASK = dataclasses.replace(quadratic(), loss=lambda x, batch, key: x)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    options = ["--task", "own_vector:TASK", "--out", str(tmp_path)]
+    assert invoke(monkeypatch, *QUICK.split(), *options) == 2
+    captured = capsys.readouterr()
+    assert "loss of task 'quadratic' must be a scalar, got shape (20,)" in captured.err
+    assert captured.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -154,6 +168,11 @@ def test_a_task_and_an_optimizer_of_the_user(monkeypatch, capsys, tmp_path):
         ("compare --clip 0", "0.0 is not a finite number > 0"),
         ("compare --clip inf", "inf is not a finite number > 0"),
         ("compare --out /dev/null/x", "'--out': cannot write to /dev/null/x"),
+        (
+            "compare --optimizer optax_extras:anti_pgd",
+            "'optax_extras:anti_pgd' must need no argument but `learning_rate` and"
+            " `key`, got `stddev`",
+        ),
         ("compare --bogus", "--bogus"),
         ("frobnicate", "No such command 'frobnicate'"),
     ],

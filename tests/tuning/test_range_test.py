@@ -1,12 +1,20 @@
 """The range test: its ramp, its averages, and what they suggest."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import optax
 import pytest
 
 import optax_extras as ox
-from optax_extras.tuning import LRRangeResult, digits, lr_range_test, quadratic
+from optax_extras.tuning import (
+    LRRangeResult,
+    digits,
+    lr_range_test,
+    quadratic,
+    train,
+)
 
 
 def result_of(losses, smoothing=0.0):
@@ -120,3 +128,10 @@ def test_plotting():
     assert axes.get_lines()[0].get_ydata().tolist() == [4.0, 1.0]
     flat = result_of([[1.0, 1.0]])
     assert len(flat.plot().axes[0].get_lines()) == 1
+
+
+def test_a_loss_that_is_not_a_scalar():
+    task = dataclasses.replace(quadratic(), loss=lambda x, batch, key: x)
+    for run in (lr_range_test, lambda task, make: train(task, make(0.1), steps=1)):
+        with pytest.raises(ValueError, match=r"must be a scalar, got shape \(20,\)"):
+            run(task, optax.sgd)
