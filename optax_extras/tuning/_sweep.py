@@ -193,7 +193,8 @@ def _rows_that_fit(
 ) -> tuple[int, float]:
     """The rows of each of the fewest equal chunks that fit, a multiple of a unit.
 
-    Compiling tells the bytes they take, and something else, which is returned too.
+    Compiling some rows tells the bytes they take and those of the optimizer's state for
+    each parameter, which are returned too.
     """
 
     def even(size: int) -> int:
