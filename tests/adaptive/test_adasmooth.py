@@ -1,6 +1,7 @@
 """AdaSmooth against its formulas in float64, and against Adam."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from hypothesis import given, settings, strategies as st
 from scipy.special import expit
 
 import optax_extras as ox
+from optax_extras.tuning import jumping_quadratic, sweep
 
 STEPS = 30
 RNG = np.random.default_rng(0)
@@ -382,3 +384,17 @@ def test_bad_arguments(arguments, error, message):
 def test_bad_arguments_of_adasmooth(arguments, message):
     with pytest.raises(ValueError, match=message):
         ox.adasmooth(**{"learning_rate": 0.1, **arguments})
+
+
+def test_the_whole_range_does_not_follow_a_minimum_that_jumps():
+    def falling(v):
+        return jnp.exp(-v)
+
+    def best(**options):
+        make = partial(ox.adasmooth, normalize=True, debias="product", **options)
+        rates = {"learning_rate": [0.01, 0.1, 0.3, 1.0]}
+        result = sweep(jumping_quadratic(), make, rates, steps=500, seeds=3)
+        return np.median(result.final("mean_loss"), axis=1).min()
+
+    assert best(smoothness=falling) > 5 * best()
+    assert best(smoothness=falling, b1_min=0.0, b1_max=0.99) < best()
