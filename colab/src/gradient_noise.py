@@ -108,7 +108,7 @@ def measured_deviation(gamma):
 
     def step(state, _):
         added, state = noise.update(zeros, state)
-        return state, jnp.std(added)
+        return state, jnp.sqrt(jnp.mean(added**2))
 
     return jax.lax.scan(step, noise.init(zeros), None, length=HORIZON)[1]
 
