@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from optax_extras._opaque import barrier, opaque
+
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 # Minimax fits: (log(1 + f) - f + f**2 / 2) / f**3 on [sqrt(1/2) - 1, sqrt(2) - 1] with
 # error 3e-8 relative to the logarithm, and sin(pi x / 2) / x in x**2 with error 4e-9.
@@ -84,49 +86,49 @@ def gaussian_like(words: jax.Array, step: jax.Array, tree: Any, *, stream: str) 
 
     Returns:
       float32 leaves of mean 0 and variance 1; complex64 leaves, circular and of
-      variance 1, where `tree` is complex.
+      variance 1, where `tree` is complex. Leaves that `split_groups` calls alone are
+      drawn again by each of their consumers, unless these are inside `opaque`.
     """
     flat, treedef = jax.tree.flatten_with_path(tree)
     if not flat:
         return tree
     high, low = np.array([_hash_words(stream, *path) for path, _ in flat]).T
     step_words = _threefry2x32(words, np.uint32(0), step.astype(jnp.uint32))
-    leaf_words = jnp.stack(_threefry2x32(step_words, high, low), axis=1)
-    kinds: dict[_Kind, list[int]] = {}
-    for i, (_, leaf) in enumerate(flat):
-        kinds.setdefault(_kind(leaf), []).append(i)
-    groups = {kind: i for kind, i in kinds.items() if _is_drawn_together(kind, len(i))}
+    # Without the barrier XLA copies this chain into the loop of every leaf.
+    leaf_words = barrier(jnp.stack(_threefry2x32(step_words, high, low), axis=1))
+    groups = _groups(tree)
 
-    # Of a condition that always holds, and that XLA cannot know to, the results are
-    # opaque: it compiles one generator for each group, where it would copy one into
-    # every use, and one use for each kind, as the positions are no constants to it.
     def draw_groups(leaf_words: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
         stacks = [
             jax.vmap(_draw, (0, None))(leaf_words[np.array(members)], kind)
             for kind, members in groups.items()
         ]
+        # Positions that are no constants to XLA give each kind one program of use.
         zero = jnp.minimum(step, 0).astype(jnp.uint32)
         positions = range(max(map(len, groups.values())))
         return stacks, [zero + np.uint32(position) for position in positions]
 
-    def draw_nothing(leaf_words: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
-        shapes = jax.eval_shape(draw_groups, leaf_words)
-        zeros: tuple[Any, Any] = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype), shapes
-        )
-        return zeros
-
     noise: list[Any] = [None] * len(flat)
     if groups:
-        drawn = lax.cond(step >= 0, draw_groups, draw_nothing, leaf_words)
-        for members, stack in zip(groups.values(), drawn[0], strict=True):
-            for i, position in zip(members, drawn[1], strict=False):
+        stacks, positions = opaque(draw_groups, step, leaf_words)
+        for members, stack in zip(groups.values(), stacks, strict=True):
+            for i, position in zip(members, positions, strict=False):
                 noise[i] = lax.dynamic_index_in_dim(stack, position, keepdims=False)
-    for kind, members in kinds.items():
-        if kind not in groups:
-            for i in members:
-                noise[i] = _draw(leaf_words[i], kind)
+    for i, (_, leaf) in enumerate(flat):
+        if noise[i] is None:
+            noise[i] = _draw(leaf_words[i], _kind(leaf))
     return jax.tree.unflatten(treedef, noise)
+
+
+def split_groups(tree: Any) -> tuple[Any, Any]:
+    """`tree` twice: with leaves that are drawn together, and alone; None elsewhere."""
+    treedef: Any
+    leaves, treedef = jax.tree.flatten(tree)
+    together = {i for members in _groups(tree).values() for i in members}
+    return (
+        treedef.unflatten([x if i in together else None for i, x in enumerate(leaves)]),
+        treedef.unflatten([None if i in together else x for i, x in enumerate(leaves)]),
+    )
 
 
 class _Kind(NamedTuple):
@@ -145,19 +147,28 @@ def _kind(leaf: Any) -> _Kind:
     )
 
 
-def _is_drawn_together(kind: _Kind, leaves: int) -> bool:
-    """Whether the leaves of a kind are drawn at once, which compiles faster.
+def _groups(tree: Any) -> dict[_Kind, list[int]]:
+    """Positions of the leaves that are drawn by one generator for each kind.
 
-    Otherwise the noise is fused into what uses it, without memory of its own: that of
-    large leaves, of one alone, and where there are several devices, on which leaves of
-    one kind may be sharded in different ways.
+    That compiles faster, and needs memory for the noise. Large leaves and those alone
+    of their kind are drawn alone, and so is every leaf where there are several devices,
+    on which leaves of one kind may be sharded in different ways.
     """
-    return leaves > 1 and math.prod(kind.shape) < _LARGE and jax.device_count() == 1
+    if jax.device_count() > 1:
+        return {}
+    kinds: dict[_Kind, list[int]] = {}
+    for i, leaf in enumerate(jax.tree.leaves(tree)):
+        if math.prod(jnp.shape(leaf)) < _LARGE:
+            kinds.setdefault(_kind(leaf), []).append(i)
+    return {kind: i for kind, i in kinds.items() if len(i) > 1}
 
 
 def _draw(words: jax.Array, kind: _Kind) -> jax.Array:
-    bits = _threefry2x32(words, *_element_index(kind.shape, kind.sharding))
-    return _box_muller(*bits, kind.is_complex)
+    high, low = _element_index(kind.shape, kind.sharding)
+    # From an index that it narrows, LLVM in jaxlib 0.12 follows every path of uses
+    # through Threefry, in exponential time. It stops at a maximum with an unknown 0.
+    low = jnp.maximum(low, barrier(np.uint32(0)))
+    return _box_muller(*_threefry2x32(words, high, low), kind.is_complex)
 
 
 def _box_muller(radius_bits: jax.Array, angle_bits: jax.Array, pair: bool) -> jax.Array:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_extras import _numerics, _random, _scaling, _tracing, _validation
+from optax_extras._opaque import barrier
 from optax_extras._validation import Scalar, ScalarOrSchedule
 
 
@@ -114,8 +115,10 @@ def trace_with_bias_correction(
     def start(zeros: Any) -> Any:
         if not random_start:
             return zeros
-        noise = _random.gaussian_like(
-            jnp.asarray(words), jnp.int32(0), zeros, stream="initial_momentum"
+        noise = barrier(
+            _random.gaussian_like(
+                jnp.asarray(words), jnp.int32(0), zeros, stream="initial_momentum"
+            )
         )
         scale = jnp.asarray(initial_scale)
         return jax.tree.map(

@@ -86,6 +86,12 @@ def add_anticorrelated_noise(
       Orvieto et al. 2022, "Anticorrelated Noise Injection for Improved Generalization",
       arXiv 2202.02831
     """
+    return _noise(stddev, key, axis_name)
+
+
+def _noise(
+    stddev: ScalarOrSchedule, key: Any, axis_name: Any = None, one_use: bool = False
+) -> optax.GradientTransformationExtraArgs:
     stddev = _validation.or_schedule(_validation.nonnegative, "stddev", stddev)
 
     def terms(count: jax.Array, dtype: Any) -> list[_stage.Term]:
@@ -102,6 +108,7 @@ def add_anticorrelated_noise(
         stream="add_anticorrelated_noise",
         key=key,
         axis_name=axis_name,
+        one_use=one_use,
     )
 
 
@@ -145,5 +152,5 @@ def anti_pgd(
     """
     return optax.chain(
         _scaling.scale_by_learning_rate(learning_rate),
-        add_anticorrelated_noise(stddev, key=key),
+        _noise(stddev, key, one_use=True),
     )

@@ -106,6 +106,16 @@ def add_decayed_noise(
       Neelakantan et al. 2015, "Adding Gradient Noise Improves Learning for Very Deep
       Networks", arXiv 1511.06807
     """
+    return _noise(eta, gamma, key, axis_name)
+
+
+def _noise(
+    eta: ScalarOrSchedule,
+    gamma: Scalar,
+    key: Any,
+    axis_name: Any = None,
+    one_use: bool = False,
+) -> optax.GradientTransformationExtraArgs:
     eta = _validation.or_schedule(_validation.nonnegative, "eta", eta)
     gamma = _validation.finite("gamma", gamma)
 
@@ -118,6 +128,7 @@ def add_decayed_noise(
         stream="add_decayed_noise",
         key=key,
         axis_name=axis_name,
+        one_use=one_use,
     )
 
 
@@ -172,7 +183,7 @@ def noisy_sgd(
     nesterov = _validation.flag("nesterov", nesterov)
     if nesterov and momentum is None:
         raise ValueError("`nesterov` must be False without `momentum`, got True")
-    stages = [add_decayed_noise(eta, gamma, key=key)]
+    stages = [_noise(eta, gamma, key, one_use=not nesterov)]
     if momentum is not None:
         decay = _validation.or_schedule(_validation.decay, "momentum", momentum)
         stages.append(_tracing.accumulate(decay, nesterov=nesterov))

@@ -108,6 +108,16 @@ def add_langevin_noise(
       Welling & Teh 2011, "Bayesian Learning via Stochastic Gradient Langevin Dynamics",
       ICML
     """
+    return _noise(learning_rate, temperature, key, axis_name)
+
+
+def _noise(
+    learning_rate: ScalarOrSchedule,
+    temperature: ScalarOrSchedule,
+    key: Any,
+    axis_name: Any = None,
+    one_use: bool = False,
+) -> optax.GradientTransformationExtraArgs:
     learning_rate = _validation.or_schedule(
         _validation.nonnegative, "learning_rate", learning_rate
     )
@@ -128,6 +138,7 @@ def add_langevin_noise(
         key=key,
         axis_name=axis_name,
         complex_gain=math.sqrt(2),
+        one_use=one_use,
     )
 
 
@@ -174,7 +185,7 @@ def sgld(
     """
     return optax.chain(
         _scaling.scale_by_learning_rate(learning_rate),
-        add_langevin_noise(learning_rate, temperature, key=key),
+        _noise(learning_rate, temperature, key, one_use=True),
     )
 
 
@@ -270,7 +281,7 @@ def psgld(
     decay = _validation.or_schedule(_validation.decay, "decay", decay)
     eps = _validation.positive("eps", eps)
     factor = _scaling.descent(learning_rate)
-    noise = add_langevin_noise(learning_rate, temperature, key=key)
+    noise = _noise(learning_rate, temperature, key, one_use=True)
 
     def init(params: optax.Params) -> PSGLDState:
         _validation.inexact_leaves("params", params)

@@ -4,6 +4,7 @@
 from optax_extras.testing import _structure as _structure
 from optax_extras.testing import _trees as _trees
 from optax_extras.testing import _compilation as _compilation
+from optax_extras.testing import _compile_time as _compile_time
 from optax_extras.testing import _wrappers as _wrappers
 from optax_extras.testing import _dtypes as _dtypes
 from optax_extras.testing import _extremes as _extremes

@@ -5,15 +5,17 @@ other modules those that compile little.
 """
 
 import jax
+import optax
 import pytest
 
-from optax_extras.testing import CHECKS, Spec, iter_checks
+from optax_extras.testing import CHECKS, Spec, _compile_time, iter_checks
 
 from testing.broken import BROKEN, PLAIN, RANDOM, healthy
 
 COMPILING = {
     "apply_if_finite",
     "bfloat16",
+    "compiles_before_other_transformations",
     "complex_numbers",
     "cond_takes_or_leaves_a_step",
     "descends_a_matrix_factor",
@@ -50,8 +52,19 @@ UNSEEN = {
 }
 
 
+# No program compiles for minutes on every version, so the limit is lowered instead.
+BY_ITS_LIMIT = "compiles_before_other_transformations"
+
+
 def test_every_check_is_broken():
-    assert set(BROKEN) == set(CHECKS)
+    assert {*BROKEN, BY_ITS_LIMIT} == set(CHECKS)
+
+
+def test_slow_compilation_is_broken(monkeypatch):
+    monkeypatch.setattr(_compile_time, "LIMIT", 0.01)
+    (check,) = iter_checks(lambda: optax.sgd(0.1), checks=[BY_ITS_LIMIT])
+    message = "a step with optax.adam behind it did not compile in 0.01 s"
+    assert message in check.run().message
 
 
 def neighbours(name):
