@@ -1,13 +1,16 @@
-"""A noisy SGD step beside optax's, plain SGD's and torch's: time, compilation, memory.
+"""Noisy steps beside optax's, those without noise, and torch's: time and memory.
 
 Every work prints one row for each method: seconds to trace and to compile, the median
-time of a step with donated buffers, and temporary memory; then each as a ratio to
-`optax.noisy_sgd`. Steps of the methods are taken in turn in one process, each behind
-an untimed one of its own.
+time of a step with donated buffers, and temporary memory; then each as a ratio to its
+peer, the same step with optax's noise. Steps of the methods are taken in turn in one
+process, each behind an untimed one of its own. `--before` measures noise in front of
+other optimizers, and `--compile` how long every optimizer of optax takes to compile in
+a small network, with and without noise in front.
 """
 
 import argparse
 import dataclasses
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -18,6 +21,7 @@ import jax.numpy as jnp
 import optax
 
 import optax_extras
+from optax_extras.testing import Spec, StepArguments, aliases_of
 
 try:
     import torch
@@ -25,12 +29,40 @@ except ImportError:
     torch = None
 
 ETA, GAMMA, RATE = 0.01, 0.55, 0.1
-PEER = "optax.noisy_sgd"
-METHODS = {
-    PEER: lambda: optax.noisy_sgd(RATE, ETA, GAMMA, key=0),
-    "optax_extras.noisy_sgd": lambda: optax_extras.noisy_sgd(RATE, ETA, GAMMA, key=0),
-    "optax.sgd": lambda: optax.sgd(RATE),
+WIDTHS = (32, 64, 64, 10)
+Methods = dict[str, optax.GradientTransformation]  # the first is the peer
+
+
+def noise() -> optax.GradientTransformation:
+    """The stage that is measured in front of others."""
+    return optax_extras.add_decayed_noise(ETA, GAMMA, key=0)
+
+
+NOISY_SGD: Methods = {
+    "optax.noisy_sgd": optax.noisy_sgd(RATE, ETA, GAMMA, key=0),
+    "optax_extras.noisy_sgd": optax_extras.noisy_sgd(RATE, ETA, GAMMA, key=0),
+    "optax.sgd": optax.sgd(RATE),
 }
+FOLLOWERS: Methods = {
+    "sgd": optax.sgd(RATE),
+    "momentum": optax.sgd(RATE, momentum=0.9),
+    "adam": optax.adam(RATE),
+    "lamb": optax.lamb(RATE),
+    "adafactor": optax.adafactor(RATE),
+    "muon": optax.contrib.muon(RATE),
+}
+
+
+def behind_noise(name: str) -> Methods:
+    """A follower behind optax's noise, behind ours, and alone."""
+    follower = FOLLOWERS[name]
+    return {
+        f"optax.add_noise, {name}": optax.chain(
+            optax.add_noise(ETA, GAMMA, key=0), follower
+        ),
+        f"add_decayed_noise, {name}": optax.chain(noise(), follower),
+        name: follower,
+    }
 
 
 @dataclasses.dataclass
@@ -88,6 +120,24 @@ def prepare(optimizer: optax.GradientTransformation, tree: Any, dtype: Any) -> P
     )
 
 
+def prepare_noise(tree: Any, dtype: Any) -> Prepared:
+    """Noise alone, added to gradients into new memory, as other steps must."""
+    grads = jax.tree.map(lambda s: jnp.ones(s.shape, dtype), tree)
+    tx = noise()
+    state = tx.init(grads)
+    started = time.perf_counter()
+    lowered = jax.jit(tx.update).lower(grads, state)
+    traced = time.perf_counter()
+    compiled = lowered.compile()
+    return Prepared(
+        lambda: jax.block_until_ready(compiled(grads, state)),
+        traced - started,
+        time.perf_counter() - traced,
+        compiled.memory_analysis().temp_size_in_bytes,
+        sum(g.size for g in jax.tree.leaves(grads)),
+    )
+
+
 def prepare_torch(tree: Any, dtype: Any) -> Prepared:
     """The same step in torch: noise from randn_like, then SGD in place."""
     kind = torch.bfloat16 if dtype == jnp.bfloat16 else torch.float32
@@ -105,12 +155,14 @@ def prepare_torch(tree: Any, dtype: Any) -> Prepared:
     return Prepared(run, 0.0, 0.0, 0, sum(p.numel() for p in params))
 
 
-def measure(title: str, tree: Any, dtype: Any, rounds: int) -> None:
+def measure(
+    title: str, tree: Any, dtype: Any, rounds: int, methods: Methods = NOISY_SGD
+) -> None:
     """Prints the rows of one work."""
-    prepared = {}
-    for name, make in METHODS.items():
-        prepared[name] = prepare(make(), tree, dtype)
-    if torch is not None:
+    prepared = {name: prepare(tx, tree, dtype) for name, tx in methods.items()}
+    if methods is not NOISY_SGD:
+        prepared["noise into memory"] = prepare_noise(tree, dtype)
+    elif torch is not None:
         prepared["torch"] = prepare_torch(tree, dtype)
     for _ in range(rounds):
         for method in prepared.values():
@@ -118,7 +170,7 @@ def measure(title: str, tree: Any, dtype: Any, rounds: int) -> None:
             started = time.perf_counter()
             method.step()
             method.times.append(time.perf_counter() - started)
-    peer = prepared[PEER]
+    peer = next(iter(prepared.values()))
     for name, method in prepared.items():
         run, reference = (statistics.median(m.times) for m in (method, peer))
         compiled = name != "torch"
@@ -134,6 +186,48 @@ def measure(title: str, tree: Any, dtype: Any, rounds: int) -> None:
         print(f"| {title} | {name} | {' | '.join(cells)} |", flush=True)
 
 
+def seconds_to_compile(spec: Spec, *stages: optax.GradientTransformation) -> float:
+    """Seconds until a training step of a small network with an optimizer is compiled.
+
+    The optimizer, which may come behind other stages, is that of a spec.
+    """
+    key = {"key": 0} if "random" in spec.supports else {}
+    tx = optax.chain(*stages, spec.make(**spec.hyperparameters, **key))
+    params = [
+        {"w": jnp.full((n, m), 0.1), "b": jnp.zeros(m)}
+        for n, m in itertools.pairwise(WIDTHS)
+    ]
+
+    def loss(params: Any) -> jax.Array:
+        x = jnp.ones((16, WIDTHS[0]))
+        for layer in params:
+            x = jnp.tanh(x @ layer["w"] + layer["b"])
+        return jnp.sum(x**2)
+
+    def step(params: Any, state: Any) -> Any:
+        value, grads = jax.value_and_grad(loss)(params)
+        extra = {}
+        if spec.extra_args is not None:
+            zero = jnp.zeros((), jnp.int32)
+            known = StepArguments(value, grads, loss, params, jax.random.key(0), zero)
+            extra = spec.extra_args(known)
+        updates, state = tx.update(grads, state, params, **extra)
+        return optax.apply_updates(params, updates), state
+
+    started = time.perf_counter()
+    jax.jit(step).lower(params, tx.init(params)).compile()
+    return time.perf_counter() - started
+
+
+def compile_everything() -> None:
+    """Prints the seconds of every optimizer of optax, alone and behind noise."""
+    print("| optimizer | alone | behind noise |\n|---|---|---|")
+    for module in ("optax", "optax.contrib"):
+        for spec in aliases_of(module):
+            alone, behind = seconds_to_compile(spec), seconds_to_compile(spec, noise())
+            print(f"| {spec.name} | {alone:.2f} s | {behind:.2f} s |", flush=True)
+
+
 def main() -> None:
     """Runs the works that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -144,17 +238,24 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--before", nargs="*", choices=FOLLOWERS, default=[])
+    parser.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
     print(f"jax {jax.__version__}, optax {optax.__version__}, {jax.devices()[0]}")
+    if arguments.compile:
+        compile_everything()
+        return
     columns = ["work", "method", "step", "", "trace", "", "compile", "", "temp B/param"]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
+    works = {f"2^{log2}": leaf(log2) for log2 in arguments.sizes}
+    for layers in arguments.layers:
+        works[f"{12 * layers} leaves"] = transformer(layers, arguments.width)
     for dtype in map(jnp.dtype, arguments.dtypes):
-        for log2 in arguments.sizes:
-            measure(f"2^{log2} {dtype}", leaf(log2), dtype, arguments.rounds)
-        for layers in arguments.layers:
-            tree = transformer(layers, arguments.width)
-            title = f"{12 * layers} leaves {dtype}"
-            measure(title, tree, dtype, arguments.rounds)
+        for title, tree in works.items():
+            for methods in [behind_noise(name) for name in arguments.before] or [
+                NOISY_SGD
+            ]:
+                measure(f"{title} {dtype}", tree, dtype, arguments.rounds, methods)
 
 
 if __name__ == "__main__":
