@@ -14,9 +14,7 @@ from optax_extras.momentum import (
     trace_with_bias_correction as trace_with_bias_correction,
 )
 from optax_extras.noise import (
-    AddAnticorrelatedNoiseState as AddAnticorrelatedNoiseState,
-    AddDecayedNoiseState as AddDecayedNoiseState,
-    AddLangevinNoiseState as AddLangevinNoiseState,
+    AddNoiseState as AddNoiseState,
     PSGLDState as PSGLDState,
     add_anticorrelated_noise as add_anticorrelated_noise,
     add_decayed_noise as add_decayed_noise,
@@ -35,9 +33,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     # Gradient noise.
-    "AddAnticorrelatedNoiseState",
-    "AddDecayedNoiseState",
-    "AddLangevinNoiseState",
+    "AddNoiseState",
     "PSGLDState",
     "add_anticorrelated_noise",
     "add_decayed_noise",

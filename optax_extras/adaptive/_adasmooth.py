@@ -3,6 +3,8 @@
 The name is also that of another method (Lu 2022, arXiv 2204.00825), which this is not.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_extras import _numerics, _scaling, _validation
-from optax_extras._validation import Scalar, ScalarOrSchedule
+from optax_extras._core import checks, dtypes, leaves, scalars, stages
 from optax_extras.adaptive import _variation
+from optax_extras.typing import DTypeLike, Scalar, ScalarOrSchedule
 
 Smoothness = Callable[[jax.Array], jax.Array]
 
@@ -31,28 +33,33 @@ class ScaleByAdaSmoothState(NamedTuple):
     mu_weight: Any  # 1 − ∏ β1*; None unless debias is "product"
 
 
+class _Scalars(NamedTuple):
+    """What a step of Adam on one leaf computes with, beside its arrays.
+
+    `b1` and `mu_weight` are 0-d, or of the leaf's shape where the scope is an element.
+    """
+
+    b1: Any  # decay of the first moment
+    mu_weight: Any  # divisor that debiases the first moment
+    b2: Any  # decay of the second moment
+    nu_weight: Any  # divisor that debiases the second moment
+    eps: Any  # added to the root of the second moment
+    eps_root: Any  # added under that root
+
+
 def _adam_leaf(
-    gradient: Any,
-    mu: jax.Array,
-    nu: jax.Array,
-    b1: jax.Array,
-    mu_weight: jax.Array,
-    nu_weight: jax.Array,
-    b2: Scalar,
-    eps: Scalar,
-    eps_root: Scalar,
+    gradient: Any, mu: jax.Array, nu: jax.Array, by: _Scalars
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """One step of Adam on one leaf: (update, new mu, new nu)."""
     dtype = jnp.result_type(gradient)
-    compute = _numerics.compute_dtype(dtype, mu.dtype, nu.dtype)
-    real = _numerics.real_dtype(compute)
-    b1, mu_weight, nu_weight = (x.astype(real) for x in (b1, mu_weight, nu_weight))
-    b2, eps, eps_root = (_numerics.scalar(x, real) for x in (b2, eps, eps_root))
+    compute = dtypes.compute_dtype(dtype, mu.dtype, nu.dtype)
+    real = dtypes.real_dtype(compute)
+    b1, mu_weight, b2, nu_weight, eps, eps_root = (scalars.scalar(x, real) for x in by)
     g = jnp.asarray(gradient).astype(compute)
-    m = _numerics.by_part(lambda m, g: b1 * m + (1 - b1) * g, mu.astype(compute), g)
-    s = b2 * nu.astype(real) + (1 - b2) * _numerics.squared_magnitude(g)
+    m = leaves.by_part(lambda m, g: b1 * m + (1 - b1) * g, mu.astype(compute), g)
+    s = b2 * nu.astype(real) + (1 - b2) * leaves.squared_magnitude(g)
     scale = jnp.sqrt(s / nu_weight + eps_root) + eps
-    update = _numerics.by_part(lambda m: (m / mu_weight) / scale, m)
+    update = leaves.by_part(lambda m: (m / mu_weight) / scale, m)
     return update.astype(dtype), m.astype(mu.dtype), s.astype(nu.dtype)
 
 
@@ -64,7 +71,7 @@ def scale_by_adasmooth(
     eps: Scalar = 1e-8,
     *,
     eps_root: Scalar = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     scope: str = "tree",
     normalize: bool = False,
     smoothness: Smoothness | None = None,
@@ -168,28 +175,28 @@ def scale_by_adasmooth(
     References:
       Kingma & Ba 2014, "Adam: A Method for Stochastic Optimization", arXiv 1412.6980
     """
-    b1_min = _validation.decay("b1_min", b1_min)
-    b1_max = _validation.decay("b1_max", b1_max)
+    b1_min = checks.decay("b1_min", b1_min)
+    b1_max = checks.decay("b1_max", b1_max)
     if isinstance(b1_min, float) and isinstance(b1_max, float) and b1_min > b1_max:
         raise ValueError(f"`b1_min` must be <= `b1_max` = {b1_max}, got {b1_min}")
-    b2 = _validation.decay("b2", b2)
-    gamma = _validation.decay("gamma", gamma)
-    eps = _validation.nonnegative("eps", eps)
-    eps_root = _validation.nonnegative("eps_root", eps_root)
-    mu_dtype = _validation.floating_dtype("mu_dtype", mu_dtype)
-    scope = _validation.choice("scope", scope, _variation.SCOPES)
-    normalize = _validation.flag("normalize", normalize)
-    debias = _validation.choice("debias", debias, ("power", "product"))
+    b2 = checks.decay("b2", b2)
+    gamma = checks.decay("gamma", gamma)
+    eps = checks.nonnegative("eps", eps)
+    eps_root = checks.nonnegative("eps_root", eps_root)
+    mu_dtype = checks.floating_dtype("mu_dtype", mu_dtype)
+    scope = checks.choice("scope", scope, _variation.SCOPES)
+    normalize = checks.flag("normalize", normalize)
+    debias = checks.choice("debias", debias, ("power", "product"))
     if smoothness is not None and not callable(smoothness):
         raise TypeError(f"`smoothness` must be a function, got {smoothness!r}")
 
     def init(params: optax.Params) -> ScaleByAdaSmoothState:
-        _validation.inexact_leaves("params", params)
+        checks.check_inexact("params", params)
         return ScaleByAdaSmoothState(
             count=jnp.zeros((), jnp.int32),
-            mu=_numerics.zeros_like(params, mu_dtype),
-            nu=_numerics.real_zeros_like(params),
-            previous=_numerics.zeros_like(params),
+            mu=leaves.zeros_like(params, mu_dtype),
+            nu=leaves.real_zeros_like(params),
+            previous=leaves.zeros_like(params),
             variation=_variation.zero_statistic(params, scope),
             mu_weight=(
                 _variation.zero_statistic(params, scope)
@@ -200,7 +207,7 @@ def scale_by_adasmooth(
 
     def next_variation(state: ScaleByAdaSmoothState, updates: optax.Updates) -> Any:
         def advance(v: jax.Array, change: jax.Array) -> jax.Array:
-            decay = _numerics.scalar(gamma, v.dtype)
+            decay = scalars.scalar(gamma, v.dtype)
             change = jnp.where(state.count == 0, 0, change.astype(v.dtype))
             return decay * v + (1 - decay) * change
 
@@ -214,7 +221,7 @@ def scale_by_adasmooth(
                 f"`smoothness` must keep the shape {v.shape} of its argument, got"
                 f" {jnp.shape(steadiness)}"
             )
-        low, high = (_numerics.scalar(b, v.dtype) for b in (b1_min, b1_max))
+        low, high = (scalars.scalar(b, v.dtype) for b in (b1_min, b1_max))
         steadiness = jnp.asarray(steadiness).astype(v.dtype)
         return jnp.clip(low + (high - low) * steadiness, low, high)
 
@@ -225,7 +232,7 @@ def scale_by_adasmooth(
         **extra_args: Any,
     ) -> tuple[optax.Updates, ScaleByAdaSmoothState]:
         del params, extra_args
-        _validation.gradients(updates, state.mu)
+        checks.check_gradients(updates, state.mu)
         count = optax.safe_increment(state.count)
         variation = next_variation(state, updates)
         b1 = jax.tree.map(first_moment_decay, variation)
@@ -234,19 +241,17 @@ def scale_by_adasmooth(
             divisor = mu_weight
         else:
             mu_weight = None
-            divisor = jax.tree.map(lambda b: _numerics.debiasing_weight(b, count), b1)
+            divisor = jax.tree.map(lambda b: scalars.debiasing_weight(b, count), b1)
 
         def adam(
             g: Any, mu: jax.Array, nu: jax.Array, old: jax.Array, b1: Any, weight: Any
         ) -> tuple[Any, ...]:
-            nu_weight = _numerics.debiasing_weight(
-                _numerics.scalar(b2, nu.dtype), count
-            )
-            new = _adam_leaf(g, mu, nu, b1, weight, nu_weight, b2, eps, eps_root)
+            nu_weight = scalars.debiasing_weight(scalars.scalar(b2, nu.dtype), count)
+            by = _Scalars(b1, weight, b2, nu_weight, eps, eps_root)
             # A copy: the caller may donate the gradient.
-            return (*new, jnp.array(g, old.dtype))
+            return (*_adam_leaf(g, mu, nu, by), jnp.array(g, old.dtype))
 
-        updates, mu, nu, previous = _numerics.map_with_buffers(
+        updates, mu, nu, previous = leaves.map_with_buffers(
             adam,
             updates,
             (state.mu, state.nu, state.previous),
@@ -268,12 +273,12 @@ def adasmooth(
     eps: Scalar = 1e-8,
     *,
     eps_root: Scalar = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     scope: str = "tree",
     normalize: bool = False,
     smoothness: Smoothness | None = None,
     debias: str = "power",
-    weight_decay: Scalar = 0.0,
+    weight_decay: ScalarOrSchedule = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""AdaSmooth: Adam with a longer memory while the gradient is steady.
@@ -296,8 +301,8 @@ def adasmooth(
       normalize: whether to make the change free of the gradient's scale.
       smoothness: a function from the average change to [0, 1]; None is the source's.
       debias: ``"power"`` (the source) or ``"product"`` (exact).
-      weight_decay: :math:`\lambda`, at least 0, decoupled as in AdamW; other than 0 it
-        needs ``params`` at ``update``.
+      weight_decay: :math:`\lambda`, at least 0, decoupled as in AdamW; a number, a 0-d
+        array or a schedule. Other than 0 it needs ``params`` at ``update``.
       mask: which leaves decay: a tree of booleans or a function of the parameters, as
         for `optax.add_decayed_weights`.
 
@@ -342,6 +347,6 @@ def adasmooth(
     )
     return optax.chain(
         direction,
-        _scaling.add_decayed_weights(weight_decay, mask),
-        _scaling.scale_by_learning_rate(learning_rate),
+        stages.add_decayed_weights(weight_decay, mask),
+        stages.scale_by_learning_rate(learning_rate),
     )

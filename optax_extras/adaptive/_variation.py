@@ -1,5 +1,7 @@
 """How much the gradient changes from step to step, over a choice of scopes."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 
@@ -8,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optax_extras import _numerics
+from optax_extras._core import dtypes, leaves
 
 SCOPES = ("tree", "leaf", "element")
 
 
 def zero_statistic(params: optax.Params, scope: str) -> Any:
-    """A zero for each scope; from the parameters, so that it varies where they do."""
-    return _pool(_numerics.real_zeros_like(params), scope)
+    """A zero for each scope, with the parameters' sharding and varying mesh axes."""
+    return _pool(leaves.real_zeros_like(params), scope)
 
 
 def per_leaf(statistic: Any, scope: str, tree: Any) -> Any:
@@ -28,20 +30,21 @@ def change(
 ) -> Any:
     """‖g − g'‖² over each scope; relative to ‖g‖² + ‖g'‖² if normalized, in [0, 2].
 
-    Where there is no gradient, it counts as unchanged.
+    A None gradient counts as unchanged.
     """
+    updates = leaves.fill(updates, previous)
 
     def pooled(squares: Callable[[jax.Array, jax.Array], jax.Array]) -> Any:
         def leaf(old: jax.Array, new: Any) -> jax.Array:
-            new = old if new is None else jnp.asarray(new)
-            compute = _numerics.compute_dtype(old.dtype, new.dtype)
+            new = jnp.asarray(new)
+            compute = dtypes.compute_dtype(old.dtype, new.dtype)
             return squares(old.astype(compute), new.astype(compute))
 
         return jax.tree.map(
             _finite, _pool(jax.tree.map(leaf, previous, updates), scope)
         )
 
-    squared = _numerics.squared_magnitude
+    squared = leaves.squared_magnitude
     difference = pooled(lambda old, new: squared(new - old))
     if not normalize:
         return difference
@@ -55,10 +58,10 @@ def _pool(squares: Any, scope: str) -> Any:
     sums = jax.tree.map(jnp.sum, squares)
     if scope == "leaf":
         return sums
-    dtype = _numerics.statistic_dtype(sums)
+    dtype = dtypes.statistic_dtype(sums)
     return sum((x.astype(dtype) for x in jax.tree.leaves(sums)), jnp.zeros((), dtype))
 
 
 def _finite(square: jax.Array) -> jax.Array:
-    """Keeps an overflow out of averages, in which infinity would stay for ever."""
+    """Clips a square below infinity, which an average would keep for ever."""
     return jnp.minimum(square, np.finfo(square.dtype).max / 4)

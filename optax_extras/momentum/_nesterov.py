@@ -1,13 +1,15 @@
 """Nesterov momentum with gradients taken at the look-ahead point (Nesterov 1983)."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from optax_extras import _numerics, _tracing, _validation
-from optax_extras._validation import ScalarOrSchedule
+from optax_extras._core import checks, dtypes, leaves, scalars, trace
+from optax_extras.typing import DTypeLike, ScalarOrSchedule
 
 
 class NesterovLookaheadState(NamedTuple):
@@ -18,20 +20,11 @@ class NesterovLookaheadState(NamedTuple):
     momentum: jax.Array  # γ of the next look-ahead point; float32[] or float64[]
 
 
-def _velocity_leaf(
-    gradient: Any, velocity: jax.Array, momentum: jax.Array, rate: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """One step of one leaf: (update, new velocity)."""
-    one = jnp.ones_like(rate)
-    step, v = _tracing.trace_leaf(gradient, velocity, momentum, rate, one, False)
-    return -step, v
-
-
 def nesterov_lookahead(
     learning_rate: ScalarOrSchedule,
     momentum: ScalarOrSchedule = 0.9,
     *,
-    accumulator_dtype: Any = None,
+    accumulator_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Nesterov momentum for gradients taken at the look-ahead point.
 
@@ -91,23 +84,17 @@ def nesterov_lookahead(
       Sutskever et al. 2013, "On the importance of initialization and momentum in deep
       learning", ICML
     """
-    learning_rate = _validation.or_schedule(
-        _validation.nonnegative, "learning_rate", learning_rate
-    )
-    momentum = _validation.or_schedule(_validation.decay, "momentum", momentum)
-    accumulator_dtype = _validation.floating_dtype(
-        "accumulator_dtype", accumulator_dtype
-    )
+    learning_rate = checks.nonnegative("learning_rate", learning_rate, schedule=True)
+    momentum = checks.decay("momentum", momentum, schedule=True)
+    accumulator_dtype = checks.floating_dtype("accumulator_dtype", accumulator_dtype)
 
     def init(params: optax.Params) -> NesterovLookaheadState:
-        _validation.inexact_leaves("params", params)
+        checks.check_inexact("params", params)
         count = jnp.zeros((), jnp.int32)
         return NesterovLookaheadState(
             count=count,
-            velocity=_numerics.zeros_like(params, accumulator_dtype),
-            momentum=_numerics.evaluate(
-                momentum, count, _numerics.statistic_dtype(params)
-            ),
+            velocity=leaves.zeros_like(params, accumulator_dtype),
+            momentum=scalars.evaluate(momentum, count, dtypes.statistic_dtype(params)),
         )
 
     def update(
@@ -117,17 +104,20 @@ def nesterov_lookahead(
         **extra_args: Any,
     ) -> tuple[optax.Updates, NesterovLookaheadState]:
         del params, extra_args
-        _validation.gradients(updates, state.velocity)
+        checks.check_gradients(updates, state.velocity)
         dtype = state.momentum.dtype
-        rate = _numerics.evaluate(learning_rate, state.count, dtype)
-        updates, velocity = _numerics.map_with_buffers(
-            lambda g, v: _velocity_leaf(g, v, state.momentum, rate),
-            updates,
-            [state.velocity],
+        coefficients = trace.Coefficients(
+            decay=state.momentum,
+            gain=scalars.evaluate(learning_rate, state.count, dtype),
+            direct=None,
+            carried=jnp.full((), -1, dtype),
+        )
+        updates, velocity = leaves.map_with_buffers(
+            lambda g, v: trace.advance(g, v, coefficients), updates, [state.velocity]
         )
         count = optax.safe_increment(state.count)
         return updates, NesterovLookaheadState(
-            count, velocity, _numerics.evaluate(momentum, count, dtype)
+            count, velocity, scalars.evaluate(momentum, count, dtype)
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -183,7 +173,7 @@ def nesterov_lookahead_params(
                 return p
             if jnp.shape(v) != jnp.shape(p):
                 raise ValueError(f"shape {jnp.shape(p)} beside {jnp.shape(v)}")
-            return _numerics.add_scaled(p, (-state.momentum, v))
+            return leaves.add_scaled(p, (-state.momentum, v))
 
         try:
             return jax.tree.map(leaf, state.velocity, params, is_leaf=is_masked)

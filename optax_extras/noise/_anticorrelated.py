@@ -1,27 +1,22 @@
 """Anticorrelated noise: Anti-PGD (Orvieto et al. 2022, arXiv 2202.02831)."""
 
-from typing import Any, NamedTuple
+from __future__ import annotations
+
+from typing import Any
 
 import jax
 import optax
 
-from optax_extras import _numerics, _scaling, _validation
-from optax_extras._validation import ScalarOrSchedule
+from optax_extras._core import checks, scalars, stages
 from optax_extras.noise import _stage
-
-
-class AddAnticorrelatedNoiseState(NamedTuple):
-    """State of `add_anticorrelated_noise`."""
-
-    count: jax.Array  # type: ignore[assignment]  # updates so far; int32[]
-    key: jax.Array  # words of the user's key, the same at every step; uint32[2]
+from optax_extras.typing import AxisName, KeyLike, ScalarOrSchedule
 
 
 def add_anticorrelated_noise(
     stddev: ScalarOrSchedule,
     *,
-    key: Any,
-    axis_name: Any = None,
+    key: KeyLike,
+    axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adds the difference of two successive draws of Gaussian noise to the update.
 
@@ -90,21 +85,23 @@ def add_anticorrelated_noise(
 
 
 def _noise(
-    stddev: ScalarOrSchedule, key: Any, axis_name: Any = None, one_use: bool = False
+    stddev: ScalarOrSchedule,
+    key: KeyLike,
+    axis_name: AxisName | None = None,
+    one_use: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    stddev = _validation.or_schedule(_validation.nonnegative, "stddev", stddev)
+    stddev = checks.nonnegative("stddev", stddev, schedule=True)
 
-    def terms(count: jax.Array, dtype: Any) -> list[_stage.Term]:
-        # Where the count ends they are one step, and the noise stops.
+    def draws(count: jax.Array, dtype: Any) -> list[_stage.Draw]:
+        # At int32 max both draws coincide and cancel.
         following = optax.safe_increment(count)
         return [
-            (_numerics.evaluate(stddev, following, dtype), following),
-            (-_numerics.evaluate(stddev, count, dtype), count),
+            _stage.Draw(scalars.evaluate(stddev, following, dtype), following),
+            _stage.Draw(-scalars.evaluate(stddev, count, dtype), count),
         ]
 
     return _stage.add_noise(
-        AddAnticorrelatedNoiseState,
-        terms,
+        draws,
         stream="add_anticorrelated_noise",
         key=key,
         axis_name=axis_name,
@@ -113,7 +110,7 @@ def _noise(
 
 
 def anti_pgd(
-    learning_rate: ScalarOrSchedule, stddev: ScalarOrSchedule, *, key: Any
+    learning_rate: ScalarOrSchedule, stddev: ScalarOrSchedule, *, key: KeyLike
 ) -> optax.GradientTransformationExtraArgs:
     r"""Gradient descent with anticorrelated perturbations (Anti-PGD).
 
@@ -151,6 +148,6 @@ def anti_pgd(
       arXiv 2202.02831
     """
     return optax.chain(
-        _scaling.scale_by_learning_rate(learning_rate),
+        stages.scale_by_learning_rate(learning_rate),
         _noise(stddev, key, one_use=True),
     )

@@ -1,21 +1,17 @@
 """Gradient noise of decaying variance (Neelakantan et al. 2015, arXiv 1511.06807)."""
 
-from typing import Any, NamedTuple
+from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from optax_extras import _numerics, _scaling, _tracing, _validation
-from optax_extras._validation import Scalar, ScalarOrSchedule
+from optax_extras._core import checks, scalars, stages
+from optax_extras.momentum import trace_with_bias_correction
 from optax_extras.noise import _stage
-
-
-class AddDecayedNoiseState(NamedTuple):
-    """State of `add_decayed_noise`."""
-
-    count: jax.Array  # type: ignore[assignment]  # updates so far; int32[]
-    key: jax.Array  # words of the user's key, the same at every step; uint32[2]
+from optax_extras.typing import AxisName, KeyLike, Scalar, ScalarOrSchedule
 
 
 def _deviation(
@@ -23,16 +19,16 @@ def _deviation(
 ) -> jax.Array:
     """√(η / (1 + t)^γ), written so that a large power cannot overflow."""
     steps = 1 + count.astype(dtype)
-    power = _numerics.scalar(gamma, dtype)
-    return jnp.sqrt(_numerics.evaluate(eta, count, dtype)) * steps ** (-power / 2)
+    power = scalars.scalar(gamma, dtype)
+    return jnp.sqrt(scalars.evaluate(eta, count, dtype)) * steps ** (-power / 2)
 
 
 def add_decayed_noise(
     eta: ScalarOrSchedule = 0.01,
     gamma: Scalar = 0.55,
     *,
-    key: Any,
-    axis_name: Any = None,
+    key: KeyLike,
+    axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adds Gaussian noise to the gradient, with a variance that decays over time.
 
@@ -112,19 +108,18 @@ def add_decayed_noise(
 def _noise(
     eta: ScalarOrSchedule,
     gamma: Scalar,
-    key: Any,
-    axis_name: Any = None,
+    key: KeyLike,
+    axis_name: AxisName | None = None,
     one_use: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    eta = _validation.or_schedule(_validation.nonnegative, "eta", eta)
-    gamma = _validation.finite("gamma", gamma)
+    eta = checks.nonnegative("eta", eta, schedule=True)
+    gamma = checks.finite("gamma", gamma)
 
-    def terms(count: jax.Array, dtype: Any) -> list[_stage.Term]:
-        return [(_deviation(eta, gamma, count, dtype), count)]
+    def draws(count: jax.Array, dtype: Any) -> list[_stage.Draw]:
+        return [_stage.Draw(_deviation(eta, gamma, count, dtype), count)]
 
     return _stage.add_noise(
-        AddDecayedNoiseState,
-        terms,
+        draws,
         stream="add_decayed_noise",
         key=key,
         axis_name=axis_name,
@@ -137,7 +132,7 @@ def noisy_sgd(
     eta: ScalarOrSchedule = 0.01,
     gamma: Scalar = 0.55,
     *,
-    key: Any,
+    key: KeyLike,
     momentum: ScalarOrSchedule | None = None,
     nesterov: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
@@ -180,12 +175,14 @@ def noisy_sgd(
       Neelakantan et al. 2015, "Adding Gradient Noise Improves Learning for Very Deep
       Networks", arXiv 1511.06807
     """
-    nesterov = _validation.flag("nesterov", nesterov)
+    nesterov = checks.flag("nesterov", nesterov)
     if nesterov and momentum is None:
         raise ValueError("`nesterov` must be False without `momentum`, got True")
-    stages = [_noise(eta, gamma, key, one_use=not nesterov)]
+    # Nesterov's form uses the noisy gradient twice.
+    transformations = [_noise(eta, gamma, key, one_use=not nesterov)]
     if momentum is not None:
-        decay = _validation.or_schedule(_validation.decay, "momentum", momentum)
-        stages.append(_tracing.accumulate(decay, nesterov=nesterov))
-    stages.append(_scaling.scale_by_learning_rate(learning_rate))
-    return optax.chain(*stages)
+        decay = checks.decay("momentum", momentum, schedule=True)
+        trace = trace_with_bias_correction(decay, nesterov, bias_correction=False)
+        transformations.append(trace)
+    transformations.append(stages.scale_by_learning_rate(learning_rate))
+    return optax.chain(*transformations)

@@ -1,5 +1,7 @@
 """Langevin dynamics: SGLD (Welling & Teh 2011) and pSGLD (Li et al. 2016)."""
 
+from __future__ import annotations
+
 import math
 from typing import Any, NamedTuple
 
@@ -7,16 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_extras import _numerics, _scaling, _validation
-from optax_extras._validation import Scalar, ScalarOrSchedule
+from optax_extras._core import checks, dtypes, leaves, scalars, stages
 from optax_extras.noise import _stage
-
-
-class AddLangevinNoiseState(NamedTuple):
-    """State of `add_langevin_noise`."""
-
-    count: jax.Array  # type: ignore[assignment]  # updates so far; int32[]
-    key: jax.Array  # words of the user's key, the same at every step; uint32[2]
+from optax_extras.typing import AxisName, KeyLike, Scalar, ScalarOrSchedule
 
 
 class PSGLDState(NamedTuple):
@@ -31,8 +26,8 @@ def add_langevin_noise(
     learning_rate: ScalarOrSchedule,
     temperature: ScalarOrSchedule = 1.0,
     *,
-    key: Any,
-    axis_name: Any = None,
+    key: KeyLike,
+    axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adds the noise that turns a gradient step into a step of Langevin dynamics.
 
@@ -114,26 +109,20 @@ def add_langevin_noise(
 def _noise(
     learning_rate: ScalarOrSchedule,
     temperature: ScalarOrSchedule,
-    key: Any,
-    axis_name: Any = None,
+    key: KeyLike,
+    axis_name: AxisName | None = None,
     one_use: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    learning_rate = _validation.or_schedule(
-        _validation.nonnegative, "learning_rate", learning_rate
-    )
-    temperature = _validation.or_schedule(
-        _validation.nonnegative, "temperature", temperature
-    )
+    learning_rate = checks.nonnegative("learning_rate", learning_rate, schedule=True)
+    temperature = checks.nonnegative("temperature", temperature, schedule=True)
 
-    def terms(count: jax.Array, dtype: Any) -> list[_stage.Term]:
-        h = _numerics.evaluate(learning_rate, count, dtype)
-        return [
-            (jnp.sqrt(2 * h * _numerics.evaluate(temperature, count, dtype)), count)
-        ]
+    def draws(count: jax.Array, dtype: Any) -> list[_stage.Draw]:
+        h = scalars.evaluate(learning_rate, count, dtype)
+        t = scalars.evaluate(temperature, count, dtype)
+        return [_stage.Draw(jnp.sqrt(2 * h * t), count)]
 
     return _stage.add_noise(
-        AddLangevinNoiseState,
-        terms,
+        draws,
         stream="add_langevin_noise",
         key=key,
         axis_name=axis_name,
@@ -146,7 +135,7 @@ def sgld(
     learning_rate: ScalarOrSchedule,
     temperature: ScalarOrSchedule = 1.0,
     *,
-    key: Any,
+    key: KeyLike,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Stochastic gradient Langevin dynamics: SGD that samples exp(−f/T).
 
@@ -184,17 +173,17 @@ def sgld(
       ICML
     """
     return optax.chain(
-        _scaling.scale_by_learning_rate(learning_rate),
+        stages.scale_by_learning_rate(learning_rate),
         _noise(learning_rate, temperature, key, one_use=True),
     )
 
 
 def _scaled_by_root(x: Any, nu: jax.Array, eps: Scalar) -> jax.Array:
     """√G·x for G = 1 / (eps + √nu), in float32 or wider."""
-    compute = _numerics.compute_dtype(jnp.result_type(x), nu.dtype)
-    real = _numerics.real_dtype(compute)
-    root = jax.lax.rsqrt(_numerics.scalar(eps, real) + jnp.sqrt(nu.astype(real)))
-    scaled: jax.Array = _numerics.by_part(
+    compute = dtypes.compute_dtype(jnp.result_type(x), nu.dtype)
+    real = dtypes.real_dtype(compute)
+    root = jax.lax.rsqrt(scalars.scalar(eps, real) + jnp.sqrt(nu.astype(real)))
+    scaled: jax.Array = leaves.by_part(
         lambda x: root * x, jnp.asarray(x).astype(compute)
     )
     return scaled
@@ -206,7 +195,7 @@ def psgld(
     decay: ScalarOrSchedule = 0.99,
     eps: Scalar = 1e-5,
     *,
-    key: Any,
+    key: KeyLike,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Preconditioned SGLD: Langevin dynamics with RMSProp's scale for each element.
 
@@ -278,15 +267,15 @@ def psgld(
       Li et al. 2016, "Preconditioned Stochastic Gradient Langevin Dynamics for Deep
       Neural Networks", arXiv 1512.07666
     """
-    decay = _validation.or_schedule(_validation.decay, "decay", decay)
-    eps = _validation.positive("eps", eps)
-    factor = _scaling.descent(learning_rate)
+    decay = checks.decay("decay", decay, schedule=True)
+    eps = checks.positive("eps", eps)
+    factor = stages.descent(learning_rate)
     noise = _noise(learning_rate, temperature, key, one_use=True)
 
     def init(params: optax.Params) -> PSGLDState:
-        _validation.inexact_leaves("params", params)
+        checks.check_inexact("params", params)
         count, words = noise.init(params)
-        return PSGLDState(count, words, nu=_numerics.real_zeros_like(params))
+        return PSGLDState(count, words, nu=leaves.real_zeros_like(params))
 
     def update(
         updates: optax.Updates,
@@ -294,34 +283,29 @@ def psgld(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, PSGLDState]:
-        _validation.gradients(updates, state.nu)
-        dtype = _numerics.statistic_dtype(updates)
-        alpha = _numerics.evaluate(decay, state.count, dtype)
+        checks.check_gradients(updates, state.nu)
+        dtype = dtypes.statistic_dtype(updates)
+        alpha = scalars.evaluate(decay, state.count, dtype)
 
         def stretch(g: Any, nu: jax.Array) -> tuple[jax.Array, jax.Array]:
-            compute = _numerics.compute_dtype(jnp.result_type(g), nu.dtype)
-            real = _numerics.real_dtype(compute)
+            compute = dtypes.compute_dtype(jnp.result_type(g), nu.dtype)
+            real = dtypes.real_dtype(compute)
             a = alpha.astype(real)
-            square = _numerics.squared_magnitude(jnp.asarray(g).astype(compute))
+            square = leaves.squared_magnitude(jnp.asarray(g).astype(compute))
             nu_next = (a * nu.astype(real) + (1 - a) * square).astype(nu.dtype)
             return _scaled_by_root(g, nu_next, eps), nu_next
 
-        stretched, nu = _numerics.map_with_buffers(stretch, updates, [state.nu])
-        scale = _numerics.evaluate(factor, state.count, dtype)
-        descent = jax.tree.map(lambda g: _numerics.scaled(g, scale), stretched)
+        stretched, nu = leaves.map_with_buffers(stretch, updates, [state.nu])
+        scale = scalars.evaluate(factor, state.count, dtype)
+        descent = jax.tree.map(lambda g: leaves.scaled(g, scale), stretched)
         step, (count, _) = noise.update(
-            descent, AddLangevinNoiseState(state.count, state.key), params, **extra_args
+            descent, _stage.AddNoiseState(state.count, state.key), params, **extra_args
         )
-        back = jax.tree.map(
-            lambda g, u, nu: (
-                None
-                if g is None
-                else _scaled_by_root(u, nu, eps).astype(jnp.result_type(g))
-            ),
+        back = leaves.map_gradients(
+            lambda g, u, nu: _scaled_by_root(u, nu, eps).astype(jnp.result_type(g)),
             updates,
             step,
             nu,
-            is_leaf=_validation.is_none,
         )
         return back, PSGLDState(count, state.key, nu)
 

@@ -1,85 +1,99 @@
-"""The stage of a chain that adds Gaussian noise, for every kind of it."""
+"""The stage of a chain that adds Gaussian noise, whatever its deviation."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from optax_extras import _numerics, _random, _validation
-from optax_extras._opaque import opaque
+from optax_extras._core import checks, dtypes, gaussian, leaves
+from optax_extras._core.opaque import opaque
+from optax_extras.typing import AxisName, KeyLike
 
-# Standard Gaussian noise of a step, int32[], times a 0-d factor.
-Term = tuple[jax.Array, jax.Array]
+
+class AddNoiseState(NamedTuple):
+    """State of the transformations that add noise."""
+
+    count: jax.Array  # type: ignore[assignment]  # updates so far; int32[]
+    key: jax.Array  # words of the user's key, the same at every step; uint32[2]
+
+
+class Draw(NamedTuple):
+    """`scale` times the standard Gaussian noise drawn for `step`."""
+
+    scale: jax.Array  # float32[] or float64[]
+    step: jax.Array  # int32[]
 
 
 def add_noise(
-    make_state: Callable[..., Any],
-    terms: Callable[[jax.Array, Any], Sequence[Term]],
+    draws: Callable[[jax.Array, Any], Sequence[Draw]],
     *,
     stream: str,
-    key: Any,
-    axis_name: Any,
+    key: KeyLike,
+    axis_name: AxisName | None = None,
     complex_gain: float = 1.0,
     one_use: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adds the sum of `terms(count, dtype)`, pairs of a factor and a step to draw.
+    """Adds the sum of the draws that `draws(count, dtype)` names.
 
-    The state, made of `count` and `key`, holds the updates so far, int32[], and the
-    words of the user's key, uint32[2]. `complex_gain` multiplies the noise of complex
-    leaves, whose real and imaginary parts have variance 1/2. `one_use` says that the
-    noisy updates have one elementwise consumer, into which XLA may fuse the draw;
-    otherwise they are drawn into memory once.
+    Args:
+      draws: from the count and the dtype of scalars to the draws of a step.
+      stream: the name of the random stream.
+      key: the user's key.
+      axis_name: mapped axes along which the noise differs.
+      complex_gain: factor of the noise of complex leaves, whose real and imaginary
+        parts have variance 1/2 without it.
+      one_use: whether the noisy updates have one elementwise consumer, into which XLA
+        then fuses the draw; otherwise they are written to memory once.
     """
-    words = _random.key_words(key)
+    words = gaussian.key_words(key)
 
-    def init(params: optax.Params) -> Any:
+    def init(params: optax.Params) -> AddNoiseState:
         del params
-        return make_state(
+        return AddNoiseState(
             count=jnp.zeros((), jnp.int32), key=jnp.array(words, jnp.uint32)
         )
 
     def update(
         updates: optax.Updates,
-        state: Any,
+        state: AddNoiseState,
         params: optax.Params | None = None,
         *,
-        key: Any = None,
+        key: KeyLike | None = None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, Any]:
+    ) -> tuple[optax.Updates, AddNoiseState]:
         del params, extra_args
-        _validation.inexact_leaves("updates", updates)
-        sample = state.key if key is None else jnp.asarray(_random.key_words(key))
+        checks.check_inexact("updates", updates)
+        sample = state.key if key is None else jnp.asarray(gaussian.key_words(key))
         if axis_name is not None:
-            sample = _random.fold_axis_index(sample, axis_name)
-        factors, steps = zip(
-            *terms(state.count, _numerics.statistic_dtype(updates)), strict=True
-        )
+            sample = gaussian.fold_axis_index(sample, axis_name)
+        drawn = draws(state.count, dtypes.statistic_dtype(updates))
 
-        def add(g: Any, *z: jax.Array) -> jax.Array:
+        def add(g: Any, *noise: jax.Array) -> jax.Array:
             gain = complex_gain if jnp.iscomplexobj(g) else 1.0
-            return _numerics.add_scaled(
-                g, *((gain * factor, z) for factor, z in zip(factors, z, strict=True))
-            )
+            scales = (gain * draw.scale for draw in drawn)
+            return leaves.add_scaled(g, *zip(scales, noise, strict=True))
 
         def make_noisy(updates: optax.Updates) -> optax.Updates:
             noise = [
-                _random.gaussian_like(sample, step, updates, stream=stream)
-                for step in steps
+                gaussian.gaussian_like(sample, draw.step, updates, stream=stream)
+                for draw in drawn
             ]
             return jax.tree.map(add, updates, *noise)
 
         if one_use:
             noisy = make_noisy(updates)
         else:
-            together, alone = _random.split_groups(updates)
+            together, alone = gaussian.split_groups(updates)
             noisy = jax.tree.map(
                 lambda one, other: one if other is None else other,
                 make_noisy(together),
                 opaque(make_noisy, state.count, alone),
-                is_leaf=_validation.is_none,
+                is_leaf=leaves.is_none,
             )
-        return noisy, make_state(optax.safe_increment(state.count), state.key)
+        return noisy, AddNoiseState(optax.safe_increment(state.count), state.key)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -1,10 +1,12 @@
 """Schedules for the learning rate."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 
-from optax_extras import _numerics, _validation
-from optax_extras._validation import Scalar, Schedule
+from optax_extras._core import checks, scalars
+from optax_extras.typing import Scalar, Schedule
 
 
 def inverse_time_decay(
@@ -48,22 +50,20 @@ def inverse_time_decay(
     References:
       Robbins & Monro 1951, "A Stochastic Approximation Method"
     """
-    init_value = _validation.nonnegative("init_value", init_value)
-    decay_rate = _validation.nonnegative("decay_rate", decay_rate)
-    transition_steps = _validation.positive_integer(
-        "transition_steps", transition_steps
-    )
-    staircase = _validation.flag("staircase", staircase)
+    init_value = checks.nonnegative("init_value", init_value)
+    decay_rate = checks.nonnegative("decay_rate", decay_rate)
+    transition_steps = checks.positive_integer("transition_steps", transition_steps)
+    staircase = checks.flag("staircase", staircase)
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         dtype = jnp.result_type(float)
         if staircase:
             periods = (jnp.asarray(count) // transition_steps).astype(dtype)
         else:
-            periods = _numerics.scalar(count, dtype) / _numerics.scalar(
+            periods = scalars.scalar(count, dtype) / scalars.scalar(
                 transition_steps, dtype
             )
-        rate = _numerics.scalar(decay_rate, dtype)
-        return _numerics.scalar(init_value, dtype) / (1 + rate * periods)
+        rate = scalars.scalar(decay_rate, dtype)
+        return scalars.scalar(init_value, dtype) / (1 + rate * periods)
 
     return schedule

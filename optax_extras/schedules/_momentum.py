@@ -1,10 +1,12 @@
 """Schedules for the decay of momentum."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 
-from optax_extras import _numerics, _validation
-from optax_extras._validation import Scalar, Schedule
+from optax_extras._core import checks, scalars
+from optax_extras.typing import Scalar, Schedule
 
 
 def sutskever_momentum(
@@ -45,13 +47,13 @@ def sutskever_momentum(
       Sutskever et al. 2013, "On the importance of initialization and momentum in deep
       learning", ICML
     """
-    max_value = _validation.decay("max_value", max_value)
-    steps_per_stage = _validation.positive_integer("steps_per_stage", steps_per_stage)
+    max_value = checks.decay("max_value", max_value)
+    steps_per_stage = checks.positive_integer("steps_per_stage", steps_per_stage)
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         dtype = jnp.result_type(float)
         stage = (jnp.asarray(count) // steps_per_stage).astype(dtype)
         # 2^(−1 − log2(stage + 1)) without the rounding of the logarithm.
-        return jnp.minimum(1 - 0.5 / (stage + 1), _numerics.scalar(max_value, dtype))
+        return jnp.minimum(1 - 0.5 / (stage + 1), scalars.scalar(max_value, dtype))
 
     return schedule

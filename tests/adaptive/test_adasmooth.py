@@ -263,6 +263,25 @@ def test_state_bytes():
     assert size(scope="element", debias="product") == 5 * 4000 + 4
 
 
+def test_weight_decay_may_be_a_schedule():
+    params = jnp.array([1.0, -2.0])
+    rate, weights = 0.1, (0.5, 0.25, 0.0)
+    scheduled = ox.adasmooth(rate, weight_decay=lambda t: jnp.array(weights)[t])
+    plain = ox.adasmooth(rate)
+    state, plain_state = scheduled.init(params), plain.init(params)
+    for weight in weights:
+        updates, state = scheduled.update(params, state, params)
+        without, plain_state = plain.update(params, plain_state)
+        expected = without - rate * weight * params
+        np.testing.assert_allclose(updates, expected, rtol=1e-6)
+    constant = ox.adasmooth(rate, weight_decay=lambda t: 0.5)
+    other = ox.adasmooth(rate, weight_decay=0.5)
+    np.testing.assert_array_equal(
+        constant.update(params, constant.init(params), params)[0],
+        other.update(params, other.init(params), params)[0],
+    )
+
+
 def test_weight_decay_is_decoupled_and_masked():
     params = {"w": jnp.ones(2), "b": jnp.ones(2)}
     grads = jax.tree.map(jnp.ones_like, params)

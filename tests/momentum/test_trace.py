@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import optax_extras as ox
-from optax_extras import _random
+from optax_extras._core import gaussian
 
 STEPS = 30
 RNG = np.random.default_rng(0)
@@ -132,7 +132,7 @@ def tx_state(key, params):
 
 
 def test_random_start_has_float32_resolution_in_half_precision():
-    z = _random.gaussian_like(
+    z = gaussian.gaussian_like(
         jnp.uint32([0, 3]), jnp.int32(0), jnp.zeros(10), stream="initial_momentum"
     )
     tx = ox.trace_with_bias_correction(initial_scale=1.0, key=3)

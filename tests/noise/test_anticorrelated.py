@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import optax_extras as ox
-from optax_extras import _random
+from optax_extras._core import gaussian
 
 
 def added(stddev, size, steps, **options):
@@ -23,7 +23,7 @@ def added(stddev, size, steps, **options):
 
 
 def draw(step, tree):
-    return _random.gaussian_like(
+    return gaussian.gaussian_like(
         jnp.uint32([0, 3]), jnp.int32(step), tree, stream="add_anticorrelated_noise"
     )
 

@@ -9,7 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from scipy import stats
 
 import optax_extras as ox
-from optax_extras import _random
+from optax_extras._core import gaussian
 
 
 def noise(tree, *, count=0, key=0, eta=1.0, gamma=0.0, **options):
@@ -39,7 +39,7 @@ def test_oracle(eta, gamma):
     for t in range(25):
         g = {"w": rng.normal(size=(3, 4)), "b": rng.normal(size=2)}
         grads = jax.tree.map(jnp.float32, g)
-        z = _random.gaussian_like(
+        z = gaussian.gaussian_like(
             jnp.uint32([0, 5]), jnp.int32(t), grads, stream="add_decayed_noise"
         )
         updates, state = tx.update(grads, state)

@@ -11,7 +11,7 @@ from scipy import special
 from sklearn.datasets import load_breast_cancer
 
 import optax_extras as ox
-from optax_extras import _random
+from optax_extras._core import gaussian
 
 
 def frozen_after_500(count):
@@ -20,7 +20,7 @@ def frozen_after_500(count):
 
 
 def draw(step, tree):
-    return _random.gaussian_like(
+    return gaussian.gaussian_like(
         jnp.uint32([0, 3]), jnp.int32(step), tree, stream="add_langevin_noise"
     )
 

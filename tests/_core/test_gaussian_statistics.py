@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec as P
 from scipy import special, stats
 
-from optax_extras import _random
+from optax_extras._core import gaussian
 
 SHAPE = (200, 200, 250)
 RARE = 1e-6
@@ -18,9 +18,9 @@ LAGS = (1, 2, 3, 4, 7, 8, 16, 31, 32, 64, 128)
 
 
 def draw(tree, key=2026, step=0, stream="test"):
-    words = jnp.asarray(_random.key_words(key))
+    words = jnp.asarray(gaussian.key_words(key))
     return jax.tree.map(
-        np.asarray, _random.gaussian_like(words, jnp.int32(step), tree, stream=stream)
+        np.asarray, gaussian.gaussian_like(words, jnp.int32(step), tree, stream=stream)
     )
 
 
@@ -99,13 +99,13 @@ def test_one_element_over_steps_and_over_keys_is_gaussian():
     steps = jnp.arange(10**6, dtype=jnp.int32)
 
     def of_step(step):
-        return _random.gaussian_like(
+        return gaussian.gaussian_like(
             jnp.uint32([0, 1]), step, jnp.zeros(2), stream="test"
         )
 
     def of_key(seed):
-        words = jnp.asarray(_random.key_words(seed))
-        return _random.gaussian_like(words, jnp.int32(0), jnp.zeros(2), stream="test")
+        words = jnp.asarray(gaussian.key_words(seed))
+        return gaussian.gaussian_like(words, jnp.int32(0), jnp.zeros(2), stream="test")
 
     for function in (of_step, of_key):
         z = np.asarray(jax.jit(jax.vmap(function))(steps))
@@ -119,8 +119,8 @@ def test_shards_do_not_correlate():
     mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
 
     def shard(leaf):
-        words = _random.fold_axis_index(jnp.uint32([0, 1]), "x")
-        return _random.gaussian_like(words, jnp.int32(0), leaf, stream="test")
+        words = gaussian.fold_axis_index(jnp.uint32([0, 1]), "x")
+        return gaussian.gaussian_like(words, jnp.int32(0), leaf, stream="test")
 
     mapped = jax.shard_map(shard, mesh=mesh, in_specs=P("x"), out_specs=P("x"))
     shards = np.asarray(jax.jit(mapped)(jnp.zeros((8, 10**6))))

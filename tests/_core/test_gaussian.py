@@ -12,13 +12,13 @@ from jax.extend.random import threefry_2x32
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from scipy import stats
 
-from optax_extras import _random
+from optax_extras._core import gaussian
 
 WORDS = jnp.array([1, 2], jnp.uint32)
 
 
 def draw(tree, words=WORDS, step=0, stream="test"):
-    return _random.gaussian_like(
+    return gaussian.gaussian_like(
         jnp.asarray(words), jnp.int32(step), tree, stream=stream
     )
 
@@ -42,14 +42,14 @@ def test_blocks_are_jax_threefry_word_for_word():
     high, low = np.concatenate([(high, low), corners], axis=1)
     for key in map(jnp.asarray, [*keys, *corners.T]):
         expected = threefry_2x32(key, jnp.concatenate([high, low])).reshape(2, -1)
-        np.testing.assert_array_equal(_random._threefry2x32(key, high, low), expected)
+        np.testing.assert_array_equal(gaussian._threefry2x32(key, high, low), expected)
 
 
 def test_bits_of_a_leaf_are_jax_random_bits(x64):
     key = jax.random.key(12345, impl="threefry2x32")
     expected = jax.random.bits(key, (7, 11, 13), jnp.uint64)
-    high, low = _random._threefry2x32(
-        jax.random.key_data(key), *_random._element_index((7, 11, 13))
+    high, low = gaussian._threefry2x32(
+        jax.random.key_data(key), *gaussian._element_index((7, 11, 13))
     )
     np.testing.assert_array_equal(high, (expected >> 32).astype(jnp.uint32))
     np.testing.assert_array_equal(low, expected.astype(jnp.uint32))
@@ -57,19 +57,19 @@ def test_bits_of_a_leaf_are_jax_random_bits(x64):
 
 def test_leaf_keys_are_two_blocks_of_the_users():
     leaf = jnp.zeros(5)
-    high, low = _random._hash_words("test", jax.tree_util.DictKey("w"))
+    high, low = gaussian._hash_words("test", jax.tree_util.DictKey("w"))
     step = threefry_2x32(WORDS, jnp.uint32([0, 3]))
     key = threefry_2x32(step, jnp.stack([high, low]))
     bits = threefry_2x32(
         key, jnp.concatenate([jnp.zeros(5), jnp.arange(5)]).astype(jnp.uint32)
     )
-    expected = _random._box_muller(*bits.reshape(2, 5), False)
+    expected = gaussian._box_muller(*bits.reshape(2, 5), False)
     np.testing.assert_array_equal(draw({"w": leaf}, step=3)["w"], expected)
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (3, 4), (2, 3, 4), (0, 3)])
 def test_element_index_is_row_major(shape):
-    high, low = _random._element_index(shape)
+    high, low = gaussian._element_index(shape)
     assert int(high) == 0
     np.testing.assert_array_equal(low, np.arange(np.prod(shape)).reshape(shape))
 
@@ -92,7 +92,7 @@ def test_element_index_is_64_bits_wide(shape, start):
 
     @jax.jit
     def words():
-        index = _random._element_index(shape)
+        index = gaussian._element_index(shape)
         return [jnp.broadcast_to(x, shape)[window] for x in index]
 
     high, low = words()
@@ -110,13 +110,13 @@ def test_gaussians_follow_the_formula(pair):
     edges = [0, 1, 2, 2**30, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1]
     bits[:, : len(edges) ** 2] = np.stack(np.meshgrid(edges, edges)).reshape(2, -1)
     expected = float64_box_muller(*bits, pair)
-    actual = np.asarray(_random._box_muller(*map(jnp.asarray, bits), pair))
+    actual = np.asarray(gaussian._box_muller(*map(jnp.asarray, bits), pair))
     error = np.abs(actual - expected) / np.maximum(1, np.abs(expected))
     assert error.max() < 5e-7
 
 
 def test_tails_reach_past_float32_normal():
-    z = _random._box_muller(jnp.uint32([0, 0]), jnp.uint32([2**31 - 1, 2**31]), False)
+    z = gaussian._box_muller(jnp.uint32([0, 0]), jnp.uint32([2**31 - 1, 2**31]), False)
     np.testing.assert_allclose(z, [6.66, -6.66], atol=0.01)
 
 
@@ -159,13 +159,13 @@ GROUPED = {
 def one_device(monkeypatch):
     """Draws small leaves together, as where there is one device."""
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    _random.gaussian_like.clear_cache()
+    gaussian.gaussian_like.clear_cache()
     yield
-    _random.gaussian_like.clear_cache()
+    gaussian.gaussian_like.clear_cache()
 
 
 def compiled(tree):
-    return _random.gaussian_like.lower(
+    return gaussian.gaussian_like.lower(
         WORDS, jnp.int32(0), tree, stream="test"
     ).compile()
 
@@ -176,15 +176,15 @@ def test_grouping_does_not_change_the_noise(request):
     together = draw(GROUPED)
     assert "dynamic-slice" in compiled(GROUPED).as_text()
     jax.tree.map(np.testing.assert_array_equal, together, alone)
-    large = {"w": jnp.zeros(_random._LARGE), "v": jnp.zeros(_random._LARGE - 1)}
+    large = {"w": jnp.zeros(gaussian._LARGE), "v": jnp.zeros(gaussian._LARGE - 1)}
     for name, z in draw(large).items():
         np.testing.assert_array_equal(z, draw({name: large[name]})[name])
 
 
 def test_grouped_noise_under_vmap_and_scan(one_device):
     def of_key(seed, step):
-        words = jnp.asarray(_random.key_words(seed))
-        return _random.gaussian_like(words, step, GROUPED, stream="test")
+        words = jnp.asarray(gaussian.key_words(seed))
+        return gaussian.gaussian_like(words, step, GROUPED, stream="test")
 
     seeds, steps = jnp.arange(3), jnp.arange(3)
     expected = [of_key(i, jnp.int32(i)) for i in range(3)]
@@ -206,7 +206,7 @@ def test_generators_grow_with_kinds_and_not_with_leaves(one_device):
 
 def test_temporary_memory_is_at_most_the_noise(one_device):
     def step(params, words):
-        z = _random.gaussian_like(words, jnp.int32(1), params, stream="test")
+        z = gaussian.gaussian_like(words, jnp.int32(1), params, stream="test")
         return jax.tree.map(lambda p, z: p - 0.1 * z, params, z)
 
     def temporary_bytes_per_parameter(params):
@@ -214,7 +214,7 @@ def test_temporary_memory_is_at_most_the_noise(one_device):
         size = sum(p.size for p in jax.tree.leaves(params))
         return program.memory_analysis().temp_size_in_bytes / size
 
-    assert temporary_bytes_per_parameter({"w": jnp.zeros(_random._LARGE)}) < 0.01
+    assert temporary_bytes_per_parameter({"w": jnp.zeros(gaussian._LARGE)}) < 0.01
     huge = {"w": jax.ShapeDtypeStruct((2**33 + 1,), jnp.bfloat16)}
     assert temporary_bytes_per_parameter(huge) < 1e-6
     small = [jnp.zeros((128, 128)) for _ in range(30)]
@@ -239,7 +239,7 @@ def test_each_device_draws_its_own_shard(axes, kind):
         }
 
         def step(params):
-            z = _random.gaussian_like(WORDS, jnp.int32(1), params, stream="test")
+            z = gaussian.gaussian_like(WORDS, jnp.int32(1), params, stream="test")
             return jax.tree.map(lambda p, z: p - 0.1 * z, params, z)
 
         shardings = jax.tree.map(lambda p: p.sharding, params)
@@ -270,7 +270,7 @@ def test_each_device_draws_its_own_shard_of_uneven_dimensions(axes, spec):
 
     def step(params):
         uneven = jax.lax.with_sharding_constraint(params[:15, :23], sharding)
-        z = _random.gaussian_like(WORDS, jnp.int32(1), uneven, stream="test")
+        z = gaussian.gaussian_like(WORDS, jnp.int32(1), uneven, stream="test")
         z = jax.lax.with_sharding_constraint(z, sharding)
         return jnp.pad(uneven - 0.1 * z, ((0, 1), (0, 1)))
 
@@ -284,7 +284,7 @@ def test_each_device_draws_its_own_shard_of_uneven_dimensions(axes, spec):
 
 
 def test_attribute_and_dict_key_are_one_name_and_types_are_not():
-    words = _random._hash_words
+    words = gaussian._hash_words
     key, attribute = jax.tree_util.DictKey("w"), jax.tree_util.GetAttrKey("w")
     assert words("s", key) == words("s", attribute)
     assert words("s", jax.tree_util.DictKey("0")) != words(
@@ -307,8 +307,8 @@ def test_a_path_that_changes_between_processes_is_refused():
 def test_noise_is_the_same_in_another_process():
     code = (
         "import jax.numpy as jnp\n"
-        "from optax_extras import _random\n"
-        "z = _random.gaussian_like(jnp.array([1, 2], jnp.uint32), jnp.int32(3),"
+        "from optax_extras._core import gaussian\n"
+        "z = gaussian.gaussian_like(jnp.array([1, 2], jnp.uint32), jnp.int32(3),"
         " {'w': [jnp.zeros(4)]}, stream='test')\n"
         "print(z['w'][0].tobytes().hex())"
     )
@@ -341,30 +341,30 @@ def test_every_form_of_a_key_gives_the_same_words():
         np.asarray(jax.random.key_data(typed)),
     )
     for key in forms:
-        np.testing.assert_array_equal(_random.key_words(key), expected)
+        np.testing.assert_array_equal(gaussian.key_words(key), expected)
         if isinstance(key, jax.Array):
-            np.testing.assert_array_equal(jax.jit(_random.key_words)(key), expected)
+            np.testing.assert_array_equal(jax.jit(gaussian.key_words)(key), expected)
 
 
 def test_numpy_integers_keep_64_bits():
     for key in (np.array(2**40 + 5), np.int64(2**40 + 5)):
-        np.testing.assert_array_equal(_random.key_words(key), [256, 5])
+        np.testing.assert_array_equal(gaussian.key_words(key), [256, 5])
 
 
 def test_python_and_traced_integers_agree_to_64_bits(x64):
     for seed in (-1, -(2**40), 2**31, 2**32 + 5, 2**63 - 1):
         expected = [seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF]
         for key in (seed, jnp.int64(seed)):
-            np.testing.assert_array_equal(_random.key_words(key), expected)
+            np.testing.assert_array_equal(gaussian.key_words(key), expected)
     np.testing.assert_array_equal(
-        _random.key_words(jnp.int32(-1)), _random.key_words(-1)
+        gaussian.key_words(jnp.int32(-1)), gaussian.key_words(-1)
     )
-    np.testing.assert_array_equal(_random.key_words(2**64 - 1), _random.key_words(-1))
+    np.testing.assert_array_equal(gaussian.key_words(2**64 - 1), gaussian.key_words(-1))
 
 
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
 def test_keys_of_every_implementation_are_taken(impl):
-    words = [_random.key_words(jax.random.key(s, impl=impl)) for s in range(3)]
+    words = [gaussian.key_words(jax.random.key(s, impl=impl)) for s in range(3)]
     assert all(w.shape == (2,) and w.dtype == jnp.uint32 for w in words)
     assert len({tuple(map(int, w)) for w in words}) == 3
 
@@ -384,9 +384,9 @@ def test_keys_of_every_implementation_are_taken(impl):
 )
 def test_what_is_no_key_is_refused(key, error, message):
     with pytest.raises(error, match=message):
-        _random.key_words(key)
+        gaussian.key_words(key)
 
 
 def test_a_batch_of_keys_is_refused():
     with pytest.raises(ValueError, match="`key` must be a single key"):
-        _random.key_words(jax.random.split(jax.random.key(0)))
+        gaussian.key_words(jax.random.split(jax.random.key(0)))

@@ -13,9 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Scalar = float | jax.typing.ArrayLike
-Schedule = Callable[[jax.typing.ArrayLike], jax.typing.ArrayLike]
-ScalarOrSchedule = Scalar | Schedule
+from optax_extras._core.leaves import is_none
 
 
 def number(
@@ -54,8 +52,13 @@ def number(
     return result
 
 
-def nonnegative(name: str, value: Any) -> Any:
-    """Checks that a number is finite and at least 0."""
+def nonnegative(name: str, value: Any, *, schedule: bool = False) -> Any:
+    """Checks that a number is finite and at least 0.
+
+    With `schedule`, a function of the count passes unchecked.
+    """
+    if schedule and callable(value):
+        return value
     return number(name, value, "finite and >= 0", lambda x: math.isfinite(x) and x >= 0)
 
 
@@ -69,8 +72,13 @@ def finite(name: str, value: Any) -> Any:
     return number(name, value, "finite", math.isfinite)
 
 
-def decay(name: str, value: Any) -> Any:
-    """Checks a decay rate: in [0, 1), also once it is rounded to float32."""
+def decay(name: str, value: Any, *, schedule: bool = False) -> Any:
+    """Checks that a decay rate is in [0, 1), also once it is rounded to float32.
+
+    With `schedule`, a function of the count passes unchecked.
+    """
+    if schedule and callable(value):
+        return value
     dtype = getattr(value, "dtype", None)
     if dtype is not None and dtype in (jnp.bfloat16, jnp.float16):
         raise TypeError(
@@ -95,24 +103,19 @@ def positive_integer(name: str, value: Any) -> Any:
 
 
 def is_zero(value: Any) -> bool:
-    """Whether a checked number is known to be 0; a JAX array is not."""
+    """Whether a checked number is a Python 0; the value of a JAX array is not read."""
     return isinstance(value, float) and value == 0
 
 
-def or_schedule(check: Callable[[str, Any], Any], name: str, value: Any) -> Any:
-    """Applies `check` unless `value` is a schedule, whose values come later."""
-    return value if callable(value) else check(name, value)
-
-
 def flag(name: str, value: Any) -> bool:
-    """Checks that an option is True or False: a string such as "no" is true."""
+    """Checks that an option is a bool, as a string such as "no" would be true."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"`{name}` must be True or False, got {value!r}")
     return bool(value)
 
 
 def choice(name: str, value: Any, choices: Iterable[str]) -> str:
-    """Checks that an option is one of a few words."""
+    """Checks that an option is one of `choices`."""
     words = tuple(choices)
     if not (isinstance(value, str) and value in words):
         raise ValueError(f"`{name}` must be one of {words}, got {value!r}")
@@ -137,13 +140,13 @@ def floating_dtype(name: str, value: Any) -> Any:
     return jax.dtypes.canonicalize_dtype(dtype)
 
 
-def gradients(updates: Any, buffers: Any) -> None:
+def check_gradients(updates: Any, buffers: Any) -> None:
     """Raises unless `updates` are inexact and fit the state's `buffers`."""
-    inexact_leaves("updates", updates)
-    matching_trees(updates, buffers)
+    check_inexact("updates", updates)
+    _check_structure(updates, buffers)
 
 
-def inexact_leaves(name: str, tree: Any) -> None:
+def check_inexact(name: str, tree: Any) -> None:
     """Raises unless every leaf is floating-point or complex."""
     for path, leaf in jax.tree.leaves_with_path(tree):
         dtype = getattr(leaf, "dtype", None)
@@ -163,7 +166,7 @@ def inexact_leaves(name: str, tree: Any) -> None:
             )
 
 
-def matching_trees(updates: Any, buffers: Any) -> None:
+def _check_structure(updates: Any, buffers: Any) -> None:
     """Raises unless `updates` fit the state's `buffers`; a gradient may be None."""
     gradients = _leaves_by_path(updates)
     expected = _leaves_by_path(buffers)
@@ -195,11 +198,6 @@ def matching_trees(updates: Any, buffers: Any) -> None:
             f" {jax.tree.structure(updates)} for a state of"
             f" {jax.tree.structure(buffers)}"
         ) from error
-
-
-def is_none(node: Any) -> bool:
-    """Whether a node of a tree is None, for `is_leaf`."""
-    return node is None
 
 
 def _leaves_by_path(tree: Any) -> dict[Any, Any]:

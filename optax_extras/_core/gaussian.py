@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from optax_extras._opaque import barrier, opaque
+from optax_extras._core.opaque import barrier, opaque
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 # Minimax fits: (log(1 + f) - f + f**2 / 2) / f**3 on [sqrt(1/2) - 1, sqrt(2) - 1] with

@@ -1,0 +1,37 @@
+"""The dtypes of arithmetic, of buffers and of statistics."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def compute_dtype(*dtypes: Any) -> Any:
+    """The dtype of arithmetic: float32 or wider, complex if one of `dtypes` is."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*dtypes, jnp.float32)
+
+
+def real_dtype(dtype: Any) -> Any:
+    """The real counterpart of a floating-point or complex dtype."""
+    return np.zeros((), dtype).real.dtype
+
+
+def buffer_dtype(leaf: Any, dtype: Any) -> Any:
+    """The dtype of a leaf's buffer: `dtype`, complex for a complex leaf.
+
+    None stands for the leaf's own.
+    """
+    own = jnp.result_type(leaf)
+    if dtype is None:
+        return own
+    if jnp.issubdtype(own, jnp.complexfloating):
+        return compute_dtype(dtype, jnp.complex64)
+    return dtype
+
+
+def statistic_dtype(tree: Any) -> Any:
+    """The dtype of scalar statistics: float64 if a leaf has it, otherwise float32."""
+    dtypes = [real_dtype(jnp.result_type(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.dtype(jnp.float64 if jnp.float64 in dtypes else jnp.float32)

@@ -1,0 +1,34 @@
+"""The types that signatures name."""
+
+from collections.abc import Callable, Hashable
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "AxisName",
+    "DTypeLike",
+    "KeyLike",
+    "Scalar",
+    "ScalarOrSchedule",
+    "Schedule",
+]
+
+Scalar = float | np.integer | np.floating | np.ndarray | jax.Array
+"""A real number: Python's, NumPy's, or a 0-d array, which may be traced."""
+
+Schedule = Callable[[jax.typing.ArrayLike], jax.typing.ArrayLike]
+"""A function from the number of updates so far, int32[], to a real number."""
+
+ScalarOrSchedule = Scalar | Schedule
+"""A real number, or one that depends on the number of updates so far."""
+
+KeyLike = int | np.integer | np.ndarray | jax.Array
+"""A seed, a key from `jax.random.key`, or the uint32 words of one."""
+
+AxisName = Hashable
+"""The name of a mapped axis, or a tuple of such names."""
+
+DTypeLike = npt.DTypeLike
+"""What `numpy.dtype` takes."""
