@@ -1,19 +1,33 @@
 """Gradient noise."""
 
 from optax_extras.noise._anticorrelated import (
-    AddAnticorrelatedNoiseState as AddAnticorrelatedNoiseState,
-    add_anticorrelated_noise as add_anticorrelated_noise,
-    anti_pgd as anti_pgd,
+    AddAnticorrelatedNoiseState,
+    add_anticorrelated_noise,
+    anti_pgd,
 )
 from optax_extras.noise._decayed import (
-    AddDecayedNoiseState as AddDecayedNoiseState,
-    add_decayed_noise as add_decayed_noise,
-    noisy_sgd as noisy_sgd,
+    AddDecayedNoiseState,
+    add_decayed_noise,
+    noisy_sgd,
 )
 from optax_extras.noise._langevin import (
-    AddLangevinNoiseState as AddLangevinNoiseState,
-    PSGLDState as PSGLDState,
-    add_langevin_noise as add_langevin_noise,
-    psgld as psgld,
-    sgld as sgld,
+    AddLangevinNoiseState,
+    PSGLDState,
+    add_langevin_noise,
+    psgld,
+    sgld,
 )
+
+__all__ = [
+    "AddDecayedNoiseState",
+    "add_decayed_noise",
+    "noisy_sgd",
+    "AddAnticorrelatedNoiseState",
+    "add_anticorrelated_noise",
+    "anti_pgd",
+    "AddLangevinNoiseState",
+    "PSGLDState",
+    "add_langevin_noise",
+    "sgld",
+    "psgld",
+]
