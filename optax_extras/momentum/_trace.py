@@ -143,7 +143,7 @@ def momentum_sgd(
     learning_rate_inside: bool = True,
     accumulator_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SGD with momentum, in the velocity form: the learning rate is inside.
+    r"""SGD with momentum and the learning rate inside the velocity.
 
     Use it as the first optimizer to try on a vision or other well-conditioned model,
     and `nesterov_lookahead` or ``nesterov=True`` for a little more damping.
