@@ -32,7 +32,12 @@ SPECS = [
             )
         },
     ),
-    spec(ox.sgld, **LANGEVIN, schedules=SCHEDULES),
+    spec(
+        ox.sgld,
+        **LANGEVIN,
+        changes={"formula", "state", "draws", "consumers"},
+        schedules=SCHEDULES,
+    ),
     spec(
         ox.psgld,
         **LANGEVIN,
