@@ -1,15 +1,123 @@
-"""The table of this library's transformations, for the conformance suite."""
+"""Rows of the conformance table, which the test file of each algorithm holds.
 
+Every algorithm runs through all checks once. Its variants, which are its other options
+and the alias that chains it with a learning rate, run through the checks that what they
+change can break: see `CHECKS_OF`.
+"""
+
+import dataclasses
 import functools
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import optax
 
 import optax_extras as ox
 from optax_extras.testing import Spec
 
 # Bytes per parameter for counts, keys and other statistics of one number.
 SCALARS = 0.01
+
+CHECKS_OF = {
+    # Another formula on the same state.
+    "formula": [
+        "state_is_a_fixed_point",
+        "updates_match_parameters",
+        "pure",
+        "jit_equals_eager",
+        "hyperparameters_may_be_arrays",
+        "scan_equals_loop",
+        "donation",
+        "inject_hyperparams_on_bfloat16",
+        "inject_float32_hyperparams_on_bfloat16",
+        "injected_hyperparameters_take_effect",
+        "bfloat16",
+        "float16",
+        "float64",
+        "gradients_of_another_dtype",
+        "strict_dtype_promotion",
+        "strict_rank_promotion",
+        "complex_numbers",
+        "complex_equals_its_real_view",
+        "zero_gradients",
+        "zero_gradients_in_half_precision",
+        "zero_parameters",
+        "huge_gradients",
+        "tiny_gradients",
+        "count_at_its_end",
+        "descends_a_parabola",
+        "descends_rosenbrock",
+        "descends_a_matrix_factor",
+        "leaf_order_does_not_matter",
+        "learning_rate_of_zero_does_nothing",
+        "constant_schedule_equals_constant",
+        "temporary_bytes",
+    ],
+    # Other leaves in the state, of other shapes or dtypes.
+    "state": [
+        "state_holds_plain_arrays",
+        "init_accepts_abstract_values",
+        "init_is_reusable",
+        "missing_params_raise_clearly",
+        "count_can_be_read_and_set",
+        "tree_norm_of_state",
+        "tree_cast_of_state",
+        "tree_map_params_of_state",
+        "containers",
+        "scalar_leaf",
+        "zero_size_leaf",
+        "empty_tree",
+        "none_leaf_in_parameters",
+        "none_gradient",
+        "no_retrace",
+        "masked",
+        "restored_from_arrays",
+        "state_bytes",
+    ],
+    # Random numbers where there were none, or from another stage.
+    "draws": [
+        "same_key_same_draw",
+        "keys_draw_differently",
+        "leaves_draw_differently",
+        "steps_draw_differently",
+        "partition_groups_draw_differently",
+        "draws_do_not_depend_on_other_leaves",
+        "draws_do_not_depend_on_sharding",
+        "callers_key_survives_donation",
+        "vmap_over_keys",
+        "keys_are_used_once",
+    ],
+    # Sums over other sets of elements.
+    "sums": [
+        "vmap_over_parameters",
+        "sharding_is_kept",
+        "many_devices_equal_one",
+        "explicit_sharding",
+        "scan_inside_shard_map",
+    ],
+    # Other consumers of random numbers, into each of which XLA may copy the generator.
+    "consumers": ["compiles_before_other_transformations"],
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row(Spec):
+    """A `Spec` of a factory; a variant says what it changes, by keys of `CHECKS_OF`."""
+
+    factory: Callable[..., optax.GradientTransformation]
+    changes: Collection[str] = ()
+
+    def build(self) -> optax.GradientTransformationExtraArgs:
+        """The transformation."""
+        key = {"key": 7} if "random" in self.supports else {}
+        return self.make(**self.hyperparameters, **key)
+
+
+FIELDS = {field.name for field in dataclasses.fields(Row)}
 
 
 def spec(
@@ -20,192 +128,68 @@ def spec(
     temporaries: int = 0,
     static: dict[str, Any] | None = None,
     **options: Any,
-) -> Spec:
-    """A spec named after its factory, with so many float32 buffers and temporaries.
+) -> Row:
+    """A row named after its factory, with so many float32 buffers and temporaries.
 
-    What is no field of `Spec` is a hyperparameter; `static` arguments are none.
+    What is no field of `Row` is a hyperparameter; `static` arguments are none. A
+    variant says what it `changes`.
     """
     fields = {name: options.pop(name) for name in list(options) if name in FIELDS}
     fields.setdefault("max_state_bytes", 4 * buffers + SCALARS)
     fields.setdefault("max_temporary_bytes", 4 * temporaries + SCALARS)
-    return Spec(
-        f"{factory.__name__}-{suffix}" if suffix else factory.__name__,
-        functools.partial(factory, **(static or {})),
+    if suffix and not fields.get("changes"):
+        raise ValueError("a row with a suffix needs `changes`")
+    return Row(
+        name=f"{factory.__name__}-{suffix}" if suffix else factory.__name__,
+        make=functools.partial(factory, **(static or {})),
         hyperparameters=options,
+        factory=factory,
         **fields,
     )
 
 
-FIELDS = tuple(Spec.__dataclass_fields__)
-RANDOM = {"supports": {"random", "complex"}}
-NOISY_SGD = {"supports": {"random", "complex", "descent"}, "learning_rate": 0.1}
-REAL = {"complex", "complex_as_real"}
-DECAY = {"decay": 0.9, "schedules": ("decay",), "supports": REAL}
-MOMENTUM = {
-    "learning_rate": 0.1,
-    "momentum": 0.9,
-    "schedules": ("learning_rate", "momentum"),
-    "supports": REAL | {"descent"},
-}
-BETAS = {
-    "b1_min": 0.9,
-    "b1_max": 0.999,
-    "b2": 0.999,
-    "gamma": 0.9,
-    "eps": 1e-8,
-    "temporaries": 1,
-}
-ADASMOOTH = {**BETAS, "supports": {"complex"}}
-LANGEVIN = {
-    "supports": {"random", "complex"},
-    "schedules": ("learning_rate", "temperature"),
-    "learning_rate": 0.1,
-    "temperature": 0.5,
-}
+def families() -> list[str]:
+    """The packages whose names are all at the root of the library."""
+    return [
+        name
+        for name, value in vars(ox).items()
+        if inspect.ismodule(value)
+        and set(getattr(value, "__all__", ["none"])) <= set(ox.__all__)
+    ]
 
-SPECS = [
-    spec(ox.add_decayed_noise, **RANDOM, eta=0.01, gamma=0.55, schedules=("eta",)),
-    spec(ox.add_decayed_noise, "int-gamma", **RANDOM, eta=0.01, static={"gamma": 2}),
-    spec(
-        ox.noisy_sgd,
-        **NOISY_SGD,
-        eta=0.01,
-        gamma=0.55,
-        schedules=("eta", "learning_rate"),
-    ),
-    spec(
-        ox.noisy_sgd,
-        "nesterov",
-        **NOISY_SGD,
-        buffers=1,
-        momentum=0.9,
-        schedules=("momentum",),
-        static={"nesterov": True},
-    ),
-    spec(ox.add_anticorrelated_noise, **RANDOM, stddev=0.1, schedules=("stddev",)),
-    spec(
-        ox.anti_pgd,
-        **NOISY_SGD,
-        stddev=0.01,
-        schedules=("learning_rate", "stddev"),
-        expected_failures={
-            "learning_rate_of_zero_does_nothing": (
-                "the paper's noise is not scaled by the rate"
-            )
-        },
-    ),
-    spec(
-        ox.add_langevin_noise,
-        **LANGEVIN,
-        expected_failures={
-            "learning_rate_of_zero_does_nothing": (
-                "it passes on what the stage before it made"
-            )
-        },
-    ),
-    spec(ox.sgld, **LANGEVIN),
-    spec(
-        ox.psgld,
-        **{**LANGEVIN, "schedules": ("learning_rate", "temperature", "decay")},
-        buffers=1,
-        decay=0.9,
-        eps=1e-5,
-    ),
-    spec(ox.trace_with_bias_correction, **DECAY, buffers=1),
-    spec(
-        ox.trace_with_bias_correction,
-        "nesterov",
-        **DECAY,
-        buffers=1,
-        static={"nesterov": True},
-    ),
-    spec(
-        ox.trace_with_bias_correction,
-        "plain",
-        **DECAY,
-        buffers=1,
-        static={"bias_correction": False},
-    ),
-    spec(
-        ox.trace_with_bias_correction,
-        "random-start",
-        **{**DECAY, "supports": RANDOM["supports"]},
-        buffers=1,
-        static={"initial_scale": 0.1},
-        expected_failures={
-            "steps_draw_differently": "it draws once, for the initial trace"
-        },
-    ),
-    spec(
-        ox.trace_with_bias_correction,
-        "float32-accumulator",
-        **DECAY,
-        buffers=1,
-        static={"accumulator_dtype": jnp.float32},
-    ),
-    spec(ox.momentum_sgd, **MOMENTUM, buffers=1),
-    spec(
-        ox.momentum_sgd,
-        "nesterov-corrected",
-        **MOMENTUM,
-        buffers=1,
-        static={"nesterov": True, "bias_correction": True},
-    ),
-    spec(
-        ox.momentum_sgd,
-        "rate-outside",
-        **MOMENTUM,
-        buffers=1,
-        static={"learning_rate_inside": False},
-    ),
-    spec(
-        ox.nesterov_lookahead,
-        **MOMENTUM,
-        buffers=1,
-    ),
-    spec(ox.scale_by_adasmooth, **ADASMOOTH, buffers=3),
-    spec(
-        ox.scale_by_adasmooth,
-        "leaf",
-        **ADASMOOTH,
-        buffers=3,
-        static={"scope": "leaf", "debias": "product"},
-    ),
-    spec(
-        ox.scale_by_adasmooth,
-        "element",
-        **ADASMOOTH,
-        buffers=4,
-        static={"scope": "element", "normalize": True},
-    ),
-    spec(
-        ox.scale_by_adasmooth,
-        "mended",
-        **{**ADASMOOTH, "temporaries": 2},
-        buffers=3,
-        static={
-            "normalize": True,
-            "debias": "product",
-            "smoothness": lambda v: jnp.exp(-v),
-            "mu_dtype": jnp.float32,
-        },
-    ),
-    spec(
-        ox.adasmooth,
-        **BETAS,
-        buffers=3,
-        learning_rate=0.1,
-        schedules=("learning_rate",),
-        supports={"complex", "descent"},
-    ),
-    spec(
-        ox.adasmooth,
-        "weight-decay",
-        buffers=5,
-        temporaries=1,
-        learning_rate=0.1,
-        weight_decay=0.01,
-        supports={"complex", "descent"},
-        static={"scope": "element", "debias": "product"},
-    ),
-]
+
+def factories() -> list[Callable[..., optax.GradientTransformation]]:
+    """The public functions that are annotated to return a transformation."""
+    functions = filter(inspect.isfunction, (getattr(ox, name) for name in ox.__all__))
+    return [f for f in functions if returns_a_transformation(f)]
+
+
+def returns_a_transformation(function: Callable[..., Any]) -> bool:
+    """Whether a function is annotated so."""
+    returned = inspect.signature(function).return_annotation
+    return inspect.isclass(returned) and issubclass(
+        returned, optax.GradientTransformation
+    )
+
+
+@functools.cache
+def collect() -> list[Row]:
+    """The `SPECS` of the families' test files."""
+    tests = Path(__file__).parent
+    return [
+        row
+        for family in families()
+        for path in sorted((tests / family).glob("test_*.py"))
+        for row in getattr(_module(path), "SPECS", ())
+    ]
+
+
+def _module(path: Path) -> Any:
+    # By a name of its own: pytest rewrites assertions in what it imports by another.
+    name = f"specs_of_{path.parent.name}_{path.stem}"
+    found = importlib.util.spec_from_file_location(name, path)
+    assert found is not None
+    assert found.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module

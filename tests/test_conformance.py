@@ -3,30 +3,76 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from optax_extras.testing import parametrize_checks
 
-from specs import SPECS
+from specs import CHECKS_OF, collect, factories, spec
 
 PARAMS = {"w": jnp.ones((4, 3)), "b": [jnp.ones(2)]}
+ROWS = collect()
+ALGORITHMS = [row for row in ROWS if not row.changes]
 
 
-@parametrize_checks(SPECS, slow=True)
+def variants(change):
+    """The rows that differ from their algorithm's in this."""
+    return [row for row in ROWS if change in row.changes]
+
+
+@parametrize_checks(ALGORITHMS, slow=True)
 def test_conformance(check):
     check()
 
 
-def make(spec):
-    key = {"key": 7} if "random" in spec.supports else {}
-    return spec.make(**spec.hyperparameters, **key)
+@parametrize_checks(variants("formula"), checks=CHECKS_OF["formula"])
+def test_another_formula(check):
+    check()
 
 
-@pytest.fixture(params=SPECS, ids=lambda spec: spec.name)
+@parametrize_checks(variants("state"), checks=CHECKS_OF["state"])
+def test_another_state(check):
+    check()
+
+
+@parametrize_checks(variants("draws"), checks=CHECKS_OF["draws"])
+def test_other_draws(check):
+    check()
+
+
+@parametrize_checks(variants("sums"), checks=CHECKS_OF["sums"])
+def test_other_sums(check):
+    check()
+
+
+@parametrize_checks(variants("consumers"), checks=CHECKS_OF["consumers"])
+def test_other_consumers(check):
+    check()
+
+
+def test_every_transformation_is_in_the_table():
+    assert {row.factory for row in ROWS} == set(factories())
+
+
+def test_every_family_has_an_algorithm_that_runs_through_all_checks():
+    transforming = {f.__module__.rpartition(".")[0] for f in factories()}
+    checked = {row.factory.__module__.rpartition(".")[0] for row in ALGORITHMS}
+    assert checked == transforming
+
+
+def test_every_name_in_the_table_is_there_once():
+    assert len({row.name for row in ROWS}) == len(ROWS)
+    assert {change for row in ROWS for change in row.changes} <= set(CHECKS_OF)
+
+
+def test_a_variant_says_what_it_changes():
+    with pytest.raises(ValueError, match="a suffix needs `changes`"):
+        spec(factories()[0], "nesterov")
+
+
+@pytest.fixture(params=ALGORITHMS, ids=lambda row: row.name)
 def tx(request):
     """Each transformation in turn."""
-    return make(request.param)
+    return request.param.build()
 
 
 @pytest.mark.parametrize(
@@ -37,6 +83,12 @@ def test_integer_leaves_raise(tx, bad):
         bad = np.zeros((4, 3), jax.dtypes.float0)
     with pytest.raises(TypeError, match=r"floating-point or complex.*'w'"):
         tx.update({**PARAMS, "w": bad}, tx.init(PARAMS), PARAMS)
+
+
+def buffers(state):
+    """The leaves of a state that are shaped like the parameter `w`."""
+    shape = PARAMS["w"].shape
+    return [leaf for leaf in jax.tree.leaves(state) if leaf.shape == shape]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +102,7 @@ def test_integer_leaves_raise(tx, bad):
 )
 def test_structure_mismatch_raises(tx, change, message):
     state = tx.init(PARAMS)
-    if not any(leaf.shape == (4, 3) for leaf in jax.tree.leaves(state)):
+    if not buffers(state):
         pytest.skip("its state is not shaped like the parameters")
     grads = {**PARAMS, **change}
     if message is None:
@@ -63,8 +115,5 @@ def test_structure_mismatch_raises(tx, change, message):
 def test_none_gradients_leave_buffers_alone(tx):
     _, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
     _, after = tx.update({**PARAMS, "w": None}, state, PARAMS)
-    for name in ("trace", "velocity", "mu", "nu", "previous"):
-        before = optax.tree.get_all_with_path(state, name)
-        now = optax.tree.get_all_with_path(after, name)
-        for (_, old), (_, new) in zip(before, now, strict=True):
-            np.testing.assert_array_equal(new["w"], old["w"])
+    for old, new in zip(buffers(state), buffers(after), strict=True):
+        np.testing.assert_array_equal(new, old)

@@ -1,7 +1,13 @@
 """Adaptive methods."""
 
 from optax_extras.adaptive._adasmooth import (
-    ScaleByAdaSmoothState as ScaleByAdaSmoothState,
-    adasmooth as adasmooth,
-    scale_by_adasmooth as scale_by_adasmooth,
+    ScaleByAdaSmoothState,
+    adasmooth,
+    scale_by_adasmooth,
 )
+
+__all__ = [
+    "ScaleByAdaSmoothState",
+    "scale_by_adasmooth",
+    "adasmooth",
+]

@@ -173,7 +173,8 @@ def scale_by_adasmooth(
       True
 
     References:
-      Kingma & Ba 2014, "Adam: A Method for Stochastic Optimization", arXiv 1412.6980
+      No paper; after Kingma & Ba 2014, "Adam: A Method for Stochastic Optimization",
+      arXiv 1412.6980
     """
     b1_min = checks.decay("b1_min", b1_min)
     b1_max = checks.decay("b1_max", b1_max)
@@ -327,7 +328,8 @@ def adasmooth(
       True
 
     References:
-      Kingma & Ba 2014, "Adam: A Method for Stochastic Optimization", arXiv 1412.6980
+      No paper; after Kingma & Ba 2014, "Adam: A Method for Stochastic Optimization",
+      arXiv 1412.6980
 
       Loshchilov & Hutter 2017, "Decoupled Weight Decay Regularization", arXiv
       1711.05101

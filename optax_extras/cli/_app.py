@@ -269,5 +269,6 @@ def list_algorithms() -> None:
     table.add_column("summary")
     table.add_column("paper")
     for entry in _catalogue.entries():
-        table.add_row(entry.name, entry.summary, "\n".join(entry.papers))
+        papers = "\n".join(paper.text for paper in entry.references)
+        table.add_row(entry.name, entry.summary, papers)
     Console().print(table)

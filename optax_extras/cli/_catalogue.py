@@ -3,8 +3,28 @@
 import dataclasses
 import inspect
 import re
+from collections.abc import Callable
+from typing import Any
 
 import optax_extras
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """One entry of a References section: ``Authors year, "Title", arXiv number``."""
+
+    text: str
+
+    @property
+    def citation(self) -> str:
+        """Authors and year."""
+        return self.text.partition(', "')[0]
+
+    @property
+    def arxiv(self) -> str | None:
+        """The arXiv identifier, if there is one."""
+        found = re.search(r"arXiv (\d{4}\.\d{4,5})", self.text)
+        return found[1] if found else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,28 +32,27 @@ class Entry:
     """A public function, the first line of its docstring, and its references."""
 
     name: str
+    function: Callable[..., Any]
     summary: str
-    papers: tuple[str, ...]
+    references: tuple[Reference, ...]
 
 
 def entries() -> list[Entry]:
     """An entry for every public algorithm and schedule, in the order of `__all__`."""
-    functions = [
-        function
-        for function in (getattr(optax_extras, name) for name in optax_extras.__all__)
-        if inspect.isfunction(function)
-    ]
-    return [
-        _entry(function.__name__, inspect.getdoc(function)) for function in functions
-    ]
+    public = (getattr(optax_extras, name) for name in optax_extras.__all__)
+    return [_entry(value) for value in public if inspect.isfunction(value)]
 
 
-def _entry(name: str, documentation: str | None) -> Entry:
-    text = documentation or ""
-    summary = text.split("\n\n")[0]
-    _, _, references = text.partition("\nReferences:\n")
-    papers = re.split(r"\n\s*\n", references.strip()) if references else []
-    return Entry(name, _one_line(summary), tuple(map(_one_line, papers)))
+def _entry(function: Callable[..., Any]) -> Entry:
+    text = inspect.getdoc(function) or ""
+    _, _, section = text.partition("\nReferences:\n")
+    references = re.split(r"\n\s*\n", section.strip()) if section else []
+    return Entry(
+        name=function.__name__,
+        function=function,
+        summary=_one_line(text.partition("\n\n")[0]),
+        references=tuple(Reference(_one_line(entry)) for entry in references),
+    )
 
 
 def _one_line(text: str) -> str:

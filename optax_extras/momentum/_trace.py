@@ -201,7 +201,7 @@ def momentum_sgd(
     learning_rate_inside: bool = True,
     accumulator_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SGD with momentum, in the velocity form: the learning rate is inside.
+    r"""SGD with momentum and the learning rate inside the velocity.
 
     Use it on ill-conditioned losses, which it descends much faster than plain SGD
     (docs/evidence.md), and as the first optimizer to try on a vision model.

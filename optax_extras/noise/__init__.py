@@ -1,17 +1,18 @@
 """Gradient noise."""
 
-from optax_extras.noise._anticorrelated import (
-    add_anticorrelated_noise as add_anticorrelated_noise,
-    anti_pgd as anti_pgd,
-)
-from optax_extras.noise._decayed import (
-    add_decayed_noise as add_decayed_noise,
-    noisy_sgd as noisy_sgd,
-)
-from optax_extras.noise._langevin import (
-    PSGLDState as PSGLDState,
-    add_langevin_noise as add_langevin_noise,
-    psgld as psgld,
-    sgld as sgld,
-)
-from optax_extras.noise._stage import AddNoiseState as AddNoiseState
+from optax_extras.noise._anticorrelated import add_anticorrelated_noise, anti_pgd
+from optax_extras.noise._decayed import add_decayed_noise, noisy_sgd
+from optax_extras.noise._langevin import PSGLDState, add_langevin_noise, psgld, sgld
+from optax_extras.noise._stage import AddNoiseState
+
+__all__ = [
+    "AddNoiseState",
+    "add_decayed_noise",
+    "noisy_sgd",
+    "add_anticorrelated_noise",
+    "anti_pgd",
+    "add_langevin_noise",
+    "PSGLDState",
+    "sgld",
+    "psgld",
+]

@@ -30,7 +30,7 @@ def add_decayed_noise(
     key: KeyLike,
     axis_name: AxisName | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Adds Gaussian noise to the gradient, with a variance that decays over time.
+    r"""Adds Gaussian noise of variance η/(1 + t)^γ to the gradient.
 
     Use it to help very deep or badly initialised networks start, and to leave poor
     minima early in training. The paper's advice is mini-batches of 128 or more and a
@@ -136,7 +136,7 @@ def noisy_sgd(
     momentum: ScalarOrSchedule | None = None,
     nesterov: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SGD with gradient noise of decaying variance, and momentum if asked for.
+    r"""SGD with gradient noise of decaying variance and optional momentum.
 
     `add_decayed_noise`, then a momentum trace where ``momentum`` is given, then the
     learning rate: :math:`\theta_{t+1} = \theta_t - \alpha\,(\nabla L(\theta_t) +

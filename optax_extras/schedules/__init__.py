@@ -1,8 +1,9 @@
 """Schedules for learning rates and momentum."""
 
-from optax_extras.schedules._learning_rate import (
-    inverse_time_decay as inverse_time_decay,
-)
-from optax_extras.schedules._momentum import (
-    sutskever_momentum as sutskever_momentum,
-)
+from optax_extras.schedules._learning_rate import inverse_time_decay
+from optax_extras.schedules._momentum import sutskever_momentum
+
+__all__ = [
+    "inverse_time_decay",
+    "sutskever_momentum",
+]

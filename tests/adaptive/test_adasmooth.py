@@ -14,6 +14,66 @@ from scipy.special import expit
 import optax_extras as ox
 from optax_extras.tuning import jumping_quadratic, sweep
 
+from specs import spec
+
+BETAS = {"b1_min": 0.9, "b1_max": 0.999, "b2": 0.999, "gamma": 0.9, "eps": 1e-8}
+SCALE = {**BETAS, "supports": {"complex"}}
+OPTIMIZER = {"learning_rate": 0.1, "supports": {"complex", "descent"}}
+SPECS = [
+    spec(ox.scale_by_adasmooth, **SCALE, buffers=3, temporaries=1),
+    spec(
+        ox.scale_by_adasmooth,
+        "leaf",
+        **SCALE,
+        changes={"formula", "state", "sums"},
+        buffers=3,
+        temporaries=1,
+        static={"scope": "leaf", "debias": "product"},
+    ),
+    spec(
+        ox.scale_by_adasmooth,
+        "element",
+        **SCALE,
+        changes={"formula", "state", "sums"},
+        buffers=4,
+        temporaries=1,
+        static={"scope": "element", "normalize": True},
+    ),
+    spec(
+        ox.scale_by_adasmooth,
+        "mended",
+        **SCALE,
+        changes={"formula", "state"},
+        buffers=3,
+        temporaries=2,
+        static={
+            "normalize": True,
+            "debias": "product",
+            "smoothness": lambda v: jnp.exp(-v),
+            "mu_dtype": jnp.float32,
+        },
+    ),
+    spec(
+        ox.adasmooth,
+        **BETAS,
+        **OPTIMIZER,
+        changes={"formula", "state"},
+        schedules=("learning_rate",),
+        buffers=3,
+        temporaries=1,
+    ),
+    spec(
+        ox.adasmooth,
+        "weight-decay",
+        **OPTIMIZER,
+        changes={"formula", "state"},
+        weight_decay=0.01,
+        buffers=5,
+        temporaries=1,
+        static={"scope": "element", "debias": "product"},
+    ),
+]
+
 STEPS = 30
 RNG = np.random.default_rng(0)
 GRADIENTS = [

@@ -8,6 +8,19 @@ import pytest
 
 import optax_extras as ox
 
+from specs import spec
+
+SPECS = [
+    spec(
+        ox.nesterov_lookahead,
+        learning_rate=0.1,
+        momentum=0.9,
+        schedules=("learning_rate", "momentum"),
+        supports={"complex", "complex_as_real", "descent"},
+        buffers=1,
+    )
+]
+
 STEPS = 30
 RNG = np.random.default_rng(0)
 HESSIAN = np.diag([1.0, 5.0, 20.0]) + 0.1

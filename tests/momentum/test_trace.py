@@ -10,6 +10,71 @@ from hypothesis import given, settings, strategies as st
 import optax_extras as ox
 from optax_extras._core import gaussian
 
+from specs import spec
+
+REAL = {"complex", "complex_as_real"}
+TRACE = {"decay": 0.9, "schedules": ("decay",), "buffers": 1}
+SGD = {
+    "learning_rate": 0.1,
+    "momentum": 0.9,
+    "schedules": ("learning_rate", "momentum"),
+    "supports": REAL | {"descent"},
+    "buffers": 1,
+}
+SPECS = [
+    spec(ox.trace_with_bias_correction, **TRACE, supports=REAL),
+    spec(
+        ox.trace_with_bias_correction,
+        "nesterov",
+        **TRACE,
+        supports=REAL,
+        changes={"formula"},
+        static={"nesterov": True},
+    ),
+    spec(
+        ox.trace_with_bias_correction,
+        "plain",
+        **TRACE,
+        supports=REAL,
+        changes={"formula"},
+        static={"bias_correction": False},
+    ),
+    spec(
+        ox.trace_with_bias_correction,
+        "random-start",
+        **TRACE,
+        supports={"random", "complex"},
+        changes={"state", "draws"},
+        static={"initial_scale": 0.1},
+        expected_failures={
+            "steps_draw_differently": "it draws once, for the initial trace"
+        },
+    ),
+    spec(
+        ox.trace_with_bias_correction,
+        "float32-accumulator",
+        **TRACE,
+        supports=REAL,
+        changes={"formula", "state"},
+        static={"accumulator_dtype": jnp.float32},
+    ),
+    spec(ox.momentum_sgd, **SGD),
+    spec(
+        ox.momentum_sgd,
+        "nesterov-corrected",
+        **SGD,
+        changes={"formula"},
+        static={"nesterov": True, "bias_correction": True},
+    ),
+    spec(
+        ox.momentum_sgd,
+        "rate-outside",
+        **SGD,
+        changes={"formula", "state"},
+        static={"learning_rate_inside": False},
+    ),
+]
+
 STEPS = 30
 RNG = np.random.default_rng(0)
 GRADIENTS = RNG.normal(size=(STEPS, 5))

@@ -9,6 +9,30 @@ import pytest
 import optax_extras as ox
 from optax_extras._core import gaussian
 
+from specs import spec
+
+SPECS = [
+    spec(
+        ox.add_anticorrelated_noise,
+        supports={"random", "complex"},
+        stddev=0.1,
+        schedules=("stddev",),
+    ),
+    spec(
+        ox.anti_pgd,
+        supports={"random", "complex", "descent"},
+        changes={"formula", "state", "draws", "consumers"},
+        learning_rate=0.1,
+        stddev=0.01,
+        schedules=("learning_rate", "stddev"),
+        expected_failures={
+            "learning_rate_of_zero_does_nothing": (
+                "the paper's noise is not scaled by the rate"
+            )
+        },
+    ),
+]
+
 
 def added(stddev, size, steps, **options):
     """What is added at each step; (steps, size)."""

@@ -11,6 +11,42 @@ from scipy import stats
 import optax_extras as ox
 from optax_extras._core import gaussian
 
+from specs import spec
+
+NOISE = {"supports": {"random", "complex"}, "eta": 0.01}
+SGD = {
+    "supports": {"random", "complex", "descent"},
+    "learning_rate": 0.1,
+    "eta": 0.01,
+}
+SPECS = [
+    spec(ox.add_decayed_noise, **NOISE, gamma=0.55, schedules=("eta",)),
+    spec(
+        ox.add_decayed_noise,
+        "int-gamma",
+        **NOISE,
+        changes={"formula"},
+        static={"gamma": 2},
+    ),
+    spec(
+        ox.noisy_sgd,
+        **SGD,
+        changes={"formula", "state", "draws", "consumers"},
+        gamma=0.55,
+        schedules=("eta", "learning_rate"),
+    ),
+    spec(
+        ox.noisy_sgd,
+        "nesterov",
+        **SGD,
+        changes={"formula", "state", "consumers"},
+        buffers=1,
+        momentum=0.9,
+        schedules=("momentum",),
+        static={"nesterov": True},
+    ),
+]
+
 
 def noise(tree, *, count=0, key=0, eta=1.0, gamma=0.0, **options):
     """What `add_decayed_noise` adds at a step."""

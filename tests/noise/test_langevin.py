@@ -13,6 +13,41 @@ from sklearn.datasets import load_breast_cancer
 import optax_extras as ox
 from optax_extras._core import gaussian
 
+from specs import spec
+
+LANGEVIN = {
+    "supports": {"random", "complex"},
+    "learning_rate": 0.1,
+    "temperature": 0.5,
+}
+SCHEDULES = ("learning_rate", "temperature")
+SPECS = [
+    spec(
+        ox.add_langevin_noise,
+        **LANGEVIN,
+        schedules=SCHEDULES,
+        expected_failures={
+            "learning_rate_of_zero_does_nothing": (
+                "it passes on what the stage before it made"
+            )
+        },
+    ),
+    spec(
+        ox.sgld,
+        **LANGEVIN,
+        changes={"formula", "state", "draws", "consumers"},
+        schedules=SCHEDULES,
+    ),
+    spec(
+        ox.psgld,
+        **LANGEVIN,
+        schedules=(*SCHEDULES, "decay"),
+        buffers=1,
+        decay=0.9,
+        eps=1e-5,
+    ),
+]
+
 
 def frozen_after_500(count):
     """A decay for psgld."""

@@ -1,0 +1,77 @@
+"""Writes the README's table of everything public from docstrings and specs.
+
+Run from the repository, with the `test` extra: ``python docs/table.py``. Name, summary
+and papers are those of ``optax-extras list``. The state is measured on a float32 leaf,
+for each row of the algorithm in `tests`.
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from optax_extras.cli._catalogue import Entry, Reference, entries
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+BEGIN = "<!-- written by docs/table.py -->\n"
+END = "<!-- end of what docs/table.py writes -->\n"
+HEADER = """\
+| name | what it is | paper | state per float32 parameter |
+|---|---|---|---|
+"""
+
+sys.path.insert(0, str(ROOT / "tests"))
+from specs import Row, collect  # noqa: E402  # found by the line above
+
+
+def table() -> str:
+    """The table in Markdown."""
+    return HEADER + "".join(map(_line, entries()))
+
+
+def updated(text: str) -> str:
+    """The README with a new table between the two comments."""
+    before, _, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"README.md must hold {BEGIN!r} and then {END!r}")
+    return before + BEGIN + "\n" + table() + "\n" + END + after
+
+
+def _line(entry: Entry) -> str:
+    cells = (
+        f"`{entry.name}`",
+        entry.summary.removesuffix("."),
+        "; ".join(map(_paper, entry.references)),
+        _state([row for row in collect() if row.factory is entry.function]),
+    )
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def _paper(paper: Reference) -> str:
+    if paper.arxiv is None:
+        return paper.citation
+    return f"{paper.citation}, [{paper.arxiv}](https://arxiv.org/abs/{paper.arxiv})"
+
+
+def _state(rows: list[Row]) -> str:
+    """Bytes for each parameter, in all variants; in all, where they are constant."""
+    if not rows:
+        return ""
+    slopes = {_bytes(row, 2) - _bytes(row, 1) for row in rows}
+    if slopes == {0}:
+        return f"none ({_bytes(rows[0], 1)} B in all)"
+    return " or ".join(f"{n} B" if n else "none" for n in sorted(slopes))
+
+
+def _bytes(row: Row, size: int) -> int:
+    """The size of the state of a leaf of so many elements."""
+    leaf = jax.ShapeDtypeStruct((size,), jnp.float32)
+    leaves = jax.tree.leaves(jax.eval_shape(row.build().init, leaf))
+    return sum(x.size * x.dtype.itemsize for x in leaves)
+
+
+if __name__ == "__main__":
+    README.write_text(updated(README.read_text()))
