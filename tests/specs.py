@@ -166,7 +166,7 @@ def factories() -> list[Callable[..., optax.GradientTransformation]]:
 
 def returns_a_transformation(function: Callable[..., Any]) -> bool:
     """Whether a function is annotated so."""
-    returned = inspect.signature(function).return_annotation
+    returned = inspect.signature(function, eval_str=True).return_annotation
     return inspect.isclass(returned) and issubclass(
         returned, optax.GradientTransformation
     )
