@@ -2,12 +2,10 @@
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import optax
-
-from optax_extras.testing._catalogue import CHECKS
-from optax_extras.testing._subject import StepArguments
 
 CAPABILITIES = {
     "complex": "takes complex parameters",
@@ -15,6 +13,28 @@ CAPABILITIES = {
     "descent": "is a whole optimizer: adding its updates lowers a loss",
     "random": "draws random numbers, and `make` takes `key`",
 }
+
+
+class StepArguments(NamedTuple):
+    """What a step may pass to `update` beside gradients, state and parameters."""
+
+    value: jax.Array  # the loss at params; float[]
+    grad: Any  # the gradient at params
+    value_fn: Callable[[Any], jax.Array]  # a loss with that value and gradient there
+    params: Any
+    key: jax.Array  # a key of its own for each step
+    step: Any  # int32[], from 0
+
+
+def check_names(argument: str, given: Collection[str], known: Collection[str]) -> None:
+    """Raises unless an argument is a collection of known names."""
+    if isinstance(given, str):
+        raise TypeError(f"`{argument}` must be a collection, got {given!r}")
+    for name in given:
+        if name not in known:
+            raise ValueError(
+                f"`{argument}` must be among {', '.join(known) or 'none'}; got {name!r}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +62,7 @@ class Spec:
 
     Raises:
       TypeError: ``make`` cannot be called, or ``name`` is no string.
-      ValueError: a flag, a check or a schedule has an unknown name.
+      ValueError: a flag or a schedule has an unknown name.
     """
 
     name: str
@@ -66,17 +86,5 @@ class Spec:
                 f"`make` must be a function that makes a transformation, got"
                 f" {self.make!r}"
             )
-        for field, known in (
-            ("supports", CAPABILITIES),
-            ("expected_failures", CHECKS),
-            ("schedules", self.hyperparameters),
-        ):
-            given = getattr(self, field)
-            if isinstance(given, str):
-                raise TypeError(f"`{field}` must be a collection, got {given!r}")
-            for name in given:
-                if name not in known:
-                    raise ValueError(
-                        f"`{field}` must be among {', '.join(known) or 'none'}; got"
-                        f" {name!r}"
-                    )
+        check_names("supports", self.supports, CAPABILITIES)
+        check_names("schedules", self.schedules, self.hyperparameters)

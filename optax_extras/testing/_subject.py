@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,23 +10,10 @@ import numpy as np
 import optax
 
 from optax_extras.testing._registry import NotApplicableError
-
-if TYPE_CHECKING:
-    from optax_extras.testing._spec import Spec
+from optax_extras.testing._spec import Spec, StepArguments
 
 STEPS = 3
 KEY = 7
-
-
-class StepArguments(NamedTuple):
-    """What a step may pass to `update` beside gradients, state and parameters."""
-
-    value: jax.Array  # the loss at params; float[]
-    grad: Any  # the gradient at params
-    value_fn: Callable[[Any], jax.Array]  # a loss with that value and gradient there
-    params: Any
-    key: jax.Array  # a key of its own for each step
-    step: Any  # int32[], from 0
 
 
 class Steps(NamedTuple):
@@ -68,10 +55,15 @@ def _paraboloid(gradient: jax.Array, moved: jax.Array) -> jax.Array:
     return jnp.sum(slope + jnp.abs(moved) ** 2 / 2)
 
 
+def other_value(value: float) -> float:
+    """Another legal value of a hyperparameter."""
+    return 0.95 * value or 0.01
+
+
 class Subject:
     """A `Spec`'s transformation; what several checks compute is computed once."""
 
-    def __init__(self, spec: "Spec"):
+    def __init__(self, spec: Spec):
         """Takes a spec."""
         self.spec = spec
 
@@ -169,6 +161,23 @@ class Subject:
             updates, state = update(gradients(params, step), state, params, step)
             params = optax.apply_updates(params, updates)
         return Steps(params, state, updates)
+
+    def counters(self, state: Any) -> list[Any]:
+        """Paths of the state's integers that every update makes larger by one."""
+        states = [state]
+        for steps in (1, 2):
+            states.append(self.advance(parameters(), state=state, steps=steps).state)
+        return [
+            path
+            for (path, first), *later in zip(
+                jax.tree.leaves_with_path(states[0]),
+                *map(jax.tree.leaves, states[1:]),
+                strict=True,
+            )
+            if jnp.ndim(first) == 0
+            and jnp.issubdtype(jnp.result_type(first), jnp.integer)
+            and [int(x) - int(first) for x in later] == [1, 2]
+        ]
 
     @functools.cached_property
     def eager(self) -> list[Steps]:
