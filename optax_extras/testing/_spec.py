@@ -53,6 +53,13 @@ class Spec:
       extra_args: from `StepArguments` to the keyword arguments that ``update`` needs.
       eval_params: from the optimizer's state and the parameters to those at which a
         loss is evaluated, such as `optax.contrib.schedule_free_eval_params`.
+      axis_name: the mapped axis that the transformation communicates over. `update` is
+        then run in a `jax.shard_map` over it, on the same gradients on every worker;
+        updates that differ between workers are averaged.
+      workers: size of that axis; the checks are skipped where there are fewer devices.
+      state_specs: from the state to its `PartitionSpec`s over the axis, for a state
+        that ``init`` makes outside of it. By default ``init`` runs inside, and the
+        state is the same on every worker.
       supports: capability flags, of `CAPABILITIES`.
       expected_failures: names of checks to the reasons why they fail. They are strict:
         an unexpected pass fails.
@@ -61,8 +68,9 @@ class Spec:
         update.
 
     Raises:
-      TypeError: ``make`` cannot be called, or ``name`` is no string.
-      ValueError: a flag or a schedule has an unknown name.
+      TypeError: a field has the wrong type.
+      ValueError: a flag or a schedule has an unknown name, or ``workers`` is not
+        positive.
     """
 
     name: str
@@ -72,6 +80,9 @@ class Spec:
     schedules: Collection[str] = ()
     extra_args: Callable[[StepArguments], Mapping[str, Any]] | None = None
     eval_params: Callable[[optax.OptState, optax.Params], optax.Params] | None = None
+    axis_name: str | None = None
+    workers: int = 2
+    state_specs: Callable[[optax.OptState], Any] | None = None
     supports: Collection[str] = ()
     expected_failures: Mapping[str, str] = dataclasses.field(default_factory=dict)
     max_state_bytes: float | None = None
@@ -86,5 +97,9 @@ class Spec:
                 f"`make` must be a function that makes a transformation, got"
                 f" {self.make!r}"
             )
+        if isinstance(self.workers, bool) or not isinstance(self.workers, int):
+            raise TypeError(f"`workers` must be an int, got {self.workers!r}")
+        if self.workers < 1:
+            raise ValueError(f"`workers` must be positive, got {self.workers}")
         check_names("supports", self.supports, CAPABILITIES)
         check_names("schedules", self.schedules, self.hyperparameters)

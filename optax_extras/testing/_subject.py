@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optax_extras.testing import _axis
 from optax_extras.testing._registry import NotApplicableError
 from optax_extras.testing._spec import Spec, StepArguments
 
@@ -68,17 +69,17 @@ class Subject:
         self.spec = spec
 
     def supports(self, capability: str) -> bool:
-        """Whether the spec has a flag."""
+        """Whether the spec declares a capability."""
         return capability in self.spec.supports
 
     def needs(self, capability: str) -> None:
-        """Leaves the check unless the spec has a flag."""
+        """Skips this check unless the spec declares `capability`."""
         if not self.supports(capability):
             raise NotApplicableError(f"the spec does not support {capability!r}")
 
     @property
     def hyperparameters(self) -> dict[str, float]:
-        """Those of the spec; leaves the check where there are none."""
+        """The spec's hyperparameters; skips this check if there are none."""
         if not self.spec.hyperparameters:
             raise NotApplicableError("the spec names no hyperparameters")
         return dict(self.spec.hyperparameters)
@@ -95,10 +96,20 @@ class Subject:
                     f"`make` of {self.spec.name} must return a transformation with"
                     f" `init` and `update`, got {tx!r}"
                 )
-        return optax.with_extra_args_support(tx)
+        tx = optax.with_extra_args_support(tx)
+        if self.spec.axis_name is None:
+            return tx
+        return _axis.bind(
+            tx, self.spec.axis_name, self.spec.workers, self.spec.state_specs
+        )
+
+    def needs_no_axis(self) -> None:
+        """Skips this check if the spec's transformation runs over a mapped axis."""
+        if self.spec.axis_name is not None:
+            raise NotApplicableError("it runs on the mesh of its axis")
 
     def acts_on_parts_of_the_tree(self) -> None:
-        """Leaves the check where an extra argument is a function of the whole tree."""
+        """Skips this check if an extra argument is a function of the whole tree."""
         if self.spec.extra_args is None:
             return
         arguments: Any = self._extra(parameters(), parameters(), 0)
@@ -190,7 +201,10 @@ class Subject:
         return self._path(self.jitted)
 
     def _path(self, update: Callable[..., tuple[Any, Any]]) -> list[Steps]:
-        run = Steps(parameters(), self.make().init(parameters()), None)
+        params = parameters()
+        if self.spec.axis_name is not None:  # the first step compiles for the workers
+            params = _axis.replicate(params, self.spec.axis_name, self.spec.workers)
+        run = Steps(params, self.make().init(params), None)
         path = []
         for step in range(STEPS):
             run = self.advance(

@@ -130,6 +130,7 @@ def draws_do_not_depend_on_sharding(subject: Subject) -> None:
     Fix: number elements globally, and do not draw inside `shard_map`.
     """
     subject.needs("random")
+    subject.needs_no_axis()
     own = shardings(AxisType.Auto)
     params = plain()
     draw = jax.jit(lambda params: _draw(subject, params), out_shardings=own)

@@ -22,6 +22,7 @@ def sharding_is_kept(subject: Subject) -> None:
     Fix: make buffers with `jnp.zeros_like(p)` or `optax.tree.zeros_like`, not with
     `jnp.zeros(p.shape)`.
     """
+    subject.needs_no_axis()
     own = shardings(AxisType.Auto)
     params = jax.device_put(plain(), own)
     tx = subject.make()
@@ -63,6 +64,7 @@ def _train(subject: Subject, params: Any, own: Any) -> Any:
 
 
 def _same_as_on_one_device(subject: Subject, kind: AxisType) -> None:
+    subject.needs_no_axis()
     own = shardings(kind)
     mesh: Any = own["w"].mesh
     with jax.set_mesh(mesh):
@@ -93,6 +95,7 @@ def scan_inside_shard_map(subject: Subject) -> None:
     Fix: make buffers with `jnp.zeros_like(p)`: they then vary over the devices as the
     parameter does, which the scan checks.
     """
+    subject.needs_no_axis()
     own = shardings(AxisType.Auto)
     axis = own["w"].spec
 
