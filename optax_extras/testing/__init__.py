@@ -9,7 +9,6 @@ orbax-checkpoint or hypothesis, where these are not installed.
 from typing import TYPE_CHECKING, Any
 
 from optax_extras.testing._aliases import aliases_of as aliases_of
-from optax_extras.testing._catalogue import CHECKS as CHECKS
 from optax_extras.testing._registry import (
     Check as Check,
     ConformanceError as ConformanceError,
@@ -21,8 +20,12 @@ from optax_extras.testing._running import (
     check_transformation as check_transformation,
     iter_checks as iter_checks,
 )
-from optax_extras.testing._spec import CAPABILITIES as CAPABILITIES, Spec as Spec
-from optax_extras.testing._subject import StepArguments as StepArguments
+from optax_extras.testing._spec import (
+    CAPABILITIES as CAPABILITIES,
+    Spec as Spec,
+    StepArguments as StepArguments,
+)
+from optax_extras.testing.checks import CHECKS as CHECKS
 
 if TYPE_CHECKING:
     from optax_extras.testing._parametrize import (

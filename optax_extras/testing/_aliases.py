@@ -9,8 +9,7 @@ from typing import Any
 import optax
 from optax import contrib
 
-from optax_extras.testing._spec import Spec
-from optax_extras.testing._subject import StepArguments
+from optax_extras.testing._spec import Spec, StepArguments
 
 RATES = ("learning_rate", "max_learning_rate")
 # What cannot be read off a signature, by the name of the alias.

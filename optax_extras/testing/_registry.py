@@ -3,13 +3,10 @@
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from optax_extras.testing._subject import Subject
+from typing import Any, Literal
 
 Severity = Literal["contract", "advice"]
-Function = Callable[["Subject"], str | None]
+Function = Callable[[Any], str | None]  # of a `Subject`
 
 
 class ConformanceError(AssertionError):

@@ -7,15 +7,15 @@ import warnings
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, Literal
 
-from optax_extras.testing._catalogue import CHECKS
 from optax_extras.testing._registry import (
     Check,
     ConformanceError,
     NotApplicableError,
     Severity,
 )
-from optax_extras.testing._spec import Spec
+from optax_extras.testing._spec import Spec, check_names
 from optax_extras.testing._subject import Subject
+from optax_extras.testing.checks import CHECKS
 
 Status = Literal[
     "passed", "failed", "not applicable", "expected failure", "unexpected pass"
@@ -147,7 +147,7 @@ def iter_checks(
 
     Raises:
       TypeError: ``spec`` is neither a `Spec` nor a function.
-      ValueError: a check has an unknown name.
+      ValueError: ``checks`` or an expected failure names an unknown check.
 
     Examples:
       >>> import optax
@@ -158,11 +158,8 @@ def iter_checks(
       chain passed
     """
     subject = Subject(_as_spec(spec))
-    for name in checks or ():
-        if name not in CHECKS:
-            raise ValueError(
-                f"`checks` must be among {', '.join(CHECKS)}; got {name!r}"
-            )
+    check_names("checks", checks or (), CHECKS)
+    check_names("expected_failures", subject.spec.expected_failures, CHECKS)
     return (
         BoundCheck(check, subject)
         for check in CHECKS.values()

@@ -2,12 +2,10 @@
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import optax
-
-from optax_extras.testing._catalogue import CHECKS
-from optax_extras.testing._subject import StepArguments
 
 CAPABILITIES = {
     "complex": "takes complex parameters",
@@ -15,6 +13,28 @@ CAPABILITIES = {
     "descent": "is a whole optimizer: adding its updates lowers a loss",
     "random": "draws random numbers, and `make` takes `key`",
 }
+
+
+class StepArguments(NamedTuple):
+    """What a step may pass to `update` beside gradients, state and parameters."""
+
+    value: jax.Array  # the loss at params; float[]
+    grad: Any  # the gradient at params
+    value_fn: Callable[[Any], jax.Array]  # a loss with that value and gradient there
+    params: Any
+    key: jax.Array  # a key of its own for each step
+    step: Any  # int32[], from 0
+
+
+def check_names(argument: str, given: Collection[str], known: Collection[str]) -> None:
+    """Raises unless an argument is a collection of known names."""
+    if isinstance(given, str):
+        raise TypeError(f"`{argument}` must be a collection, got {given!r}")
+    for name in given:
+        if name not in known:
+            raise ValueError(
+                f"`{argument}` must be among {', '.join(known) or 'none'}; got {name!r}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +53,13 @@ class Spec:
       extra_args: from `StepArguments` to the keyword arguments that ``update`` needs.
       eval_params: from the optimizer's state and the parameters to those at which a
         loss is evaluated, such as `optax.contrib.schedule_free_eval_params`.
+      axis_name: the mapped axis that the transformation communicates over. `update` is
+        then run in a `jax.shard_map` over it, on the same gradients on every worker;
+        updates that differ between workers are averaged.
+      workers: size of that axis; the checks are skipped where there are fewer devices.
+      state_specs: from the state to its `PartitionSpec`s over the axis, for a state
+        that ``init`` makes outside of it. By default ``init`` runs inside, and the
+        state is the same on every worker.
       supports: capability flags, of `CAPABILITIES`.
       expected_failures: names of checks to the reasons why they fail. They are strict:
         an unexpected pass fails.
@@ -41,8 +68,9 @@ class Spec:
         update.
 
     Raises:
-      TypeError: ``make`` cannot be called, or ``name`` is no string.
-      ValueError: a flag, a check or a schedule has an unknown name.
+      TypeError: a field has the wrong type.
+      ValueError: a flag or a schedule has an unknown name, or ``workers`` is not
+        positive.
     """
 
     name: str
@@ -52,6 +80,9 @@ class Spec:
     schedules: Collection[str] = ()
     extra_args: Callable[[StepArguments], Mapping[str, Any]] | None = None
     eval_params: Callable[[optax.OptState, optax.Params], optax.Params] | None = None
+    axis_name: str | None = None
+    workers: int = 2
+    state_specs: Callable[[optax.OptState], Any] | None = None
     supports: Collection[str] = ()
     expected_failures: Mapping[str, str] = dataclasses.field(default_factory=dict)
     max_state_bytes: float | None = None
@@ -66,17 +97,9 @@ class Spec:
                 f"`make` must be a function that makes a transformation, got"
                 f" {self.make!r}"
             )
-        for field, known in (
-            ("supports", CAPABILITIES),
-            ("expected_failures", CHECKS),
-            ("schedules", self.hyperparameters),
-        ):
-            given = getattr(self, field)
-            if isinstance(given, str):
-                raise TypeError(f"`{field}` must be a collection, got {given!r}")
-            for name in given:
-                if name not in known:
-                    raise ValueError(
-                        f"`{field}` must be among {', '.join(known) or 'none'}; got"
-                        f" {name!r}"
-                    )
+        if isinstance(self.workers, bool) or not isinstance(self.workers, int):
+            raise TypeError(f"`workers` must be an int, got {self.workers!r}")
+        if self.workers < 1:
+            raise ValueError(f"`workers` must be positive, got {self.workers}")
+        check_names("supports", self.supports, CAPABILITIES)
+        check_names("schedules", self.schedules, self.hyperparameters)

@@ -2,31 +2,19 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optax_extras.testing import _axis
 from optax_extras.testing._registry import NotApplicableError
-
-if TYPE_CHECKING:
-    from optax_extras.testing._spec import Spec
+from optax_extras.testing._spec import Spec, StepArguments
 
 STEPS = 3
 KEY = 7
-
-
-class StepArguments(NamedTuple):
-    """What a step may pass to `update` beside gradients, state and parameters."""
-
-    value: jax.Array  # the loss at params; float[]
-    grad: Any  # the gradient at params
-    value_fn: Callable[[Any], jax.Array]  # a loss with that value and gradient there
-    params: Any
-    key: jax.Array  # a key of its own for each step
-    step: Any  # int32[], from 0
 
 
 class Steps(NamedTuple):
@@ -68,25 +56,30 @@ def _paraboloid(gradient: jax.Array, moved: jax.Array) -> jax.Array:
     return jnp.sum(slope + jnp.abs(moved) ** 2 / 2)
 
 
+def other_value(value: float) -> float:
+    """Another legal value of a hyperparameter."""
+    return 0.95 * value or 0.01
+
+
 class Subject:
     """A `Spec`'s transformation; what several checks compute is computed once."""
 
-    def __init__(self, spec: "Spec"):
+    def __init__(self, spec: Spec):
         """Takes a spec."""
         self.spec = spec
 
     def supports(self, capability: str) -> bool:
-        """Whether the spec has a flag."""
+        """Whether the spec declares a capability."""
         return capability in self.spec.supports
 
     def needs(self, capability: str) -> None:
-        """Leaves the check unless the spec has a flag."""
+        """Skips this check unless the spec declares `capability`."""
         if not self.supports(capability):
             raise NotApplicableError(f"the spec does not support {capability!r}")
 
     @property
     def hyperparameters(self) -> dict[str, float]:
-        """Those of the spec; leaves the check where there are none."""
+        """The spec's hyperparameters; skips this check if there are none."""
         if not self.spec.hyperparameters:
             raise NotApplicableError("the spec names no hyperparameters")
         return dict(self.spec.hyperparameters)
@@ -103,10 +96,20 @@ class Subject:
                     f"`make` of {self.spec.name} must return a transformation with"
                     f" `init` and `update`, got {tx!r}"
                 )
-        return optax.with_extra_args_support(tx)
+        tx = optax.with_extra_args_support(tx)
+        if self.spec.axis_name is None:
+            return tx
+        return _axis.bind(
+            tx, self.spec.axis_name, self.spec.workers, self.spec.state_specs
+        )
+
+    def needs_no_axis(self) -> None:
+        """Skips this check if the spec's transformation runs over a mapped axis."""
+        if self.spec.axis_name is not None:
+            raise NotApplicableError("it runs on the mesh of its axis")
 
     def acts_on_parts_of_the_tree(self) -> None:
-        """Leaves the check where an extra argument is a function of the whole tree."""
+        """Skips this check if an extra argument is a function of the whole tree."""
         if self.spec.extra_args is None:
             return
         arguments: Any = self._extra(parameters(), parameters(), 0)
@@ -170,6 +173,23 @@ class Subject:
             params = optax.apply_updates(params, updates)
         return Steps(params, state, updates)
 
+    def counters(self, state: Any) -> list[Any]:
+        """Paths of the state's integers that every update makes larger by one."""
+        states = [state]
+        for steps in (1, 2):
+            states.append(self.advance(parameters(), state=state, steps=steps).state)
+        return [
+            path
+            for (path, first), *later in zip(
+                jax.tree.leaves_with_path(states[0]),
+                *map(jax.tree.leaves, states[1:]),
+                strict=True,
+            )
+            if jnp.ndim(first) == 0
+            and jnp.issubdtype(jnp.result_type(first), jnp.integer)
+            and [int(x) - int(first) for x in later] == [1, 2]
+        ]
+
     @functools.cached_property
     def eager(self) -> list[Steps]:
         """The run on the plain tree without `jit`, after every step."""
@@ -181,7 +201,10 @@ class Subject:
         return self._path(self.jitted)
 
     def _path(self, update: Callable[..., tuple[Any, Any]]) -> list[Steps]:
-        run = Steps(parameters(), self.make().init(parameters()), None)
+        params = parameters()
+        if self.spec.axis_name is not None:  # the first step compiles for the workers
+            params = _axis.replicate(params, self.spec.axis_name, self.spec.workers)
+        run = Steps(params, self.make().init(params), None)
         path = []
         for step in range(STEPS):
             run = self.advance(

@@ -9,7 +9,8 @@ import pytest
 
 import optax_extras as ox
 from optax_extras._core import gaussian
-from optax_extras.testing import _compile_time, check_transformation
+from optax_extras.testing import check_transformation
+from optax_extras.testing.checks import _compile_time
 
 PARAMS = {"w": jnp.zeros((6, 5))}
 STAGES = {

@@ -8,7 +8,8 @@ import jax
 import optax
 import pytest
 
-from optax_extras.testing import CHECKS, Spec, _compile_time, iter_checks
+from optax_extras.testing import CHECKS, Spec, iter_checks
+from optax_extras.testing.checks import _compile_time
 
 from testing.broken import BROKEN, PLAIN, RANDOM, healthy
 

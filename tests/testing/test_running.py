@@ -44,7 +44,6 @@ def test_every_check_says_what_why_and_how_to_mend(check):
     [
         ({"supports": {"flight"}}, ValueError, "`supports` must be among complex,"),
         ({"supports": "random"}, TypeError, "`supports` must be a collection"),
-        ({"expected_failures": {"x": ""}}, ValueError, "among state_is.*; got 'x'"),
         ({"schedules": ["rate"]}, ValueError, "`schedules` must be among none"),
         ({"make": optax.sgd(0.1)}, TypeError, "`make` must be a function"),
         ({"name": 1}, TypeError, "`name` must be a string, got 1"),
@@ -116,6 +115,11 @@ def test_iterating():
     ("arguments", "error", "message"),
     [
         ({"spec": sgd, "checks": ["x"]}, ValueError, "`checks` must be among .*'x'"),
+        (
+            {"spec": Spec("sgd", sgd, expected_failures={"x": ""})},
+            ValueError,
+            "`expected_failures` must be among state_is.*; got 'x'",
+        ),
         ({"spec": optax.sgd(0.1)}, TypeError, r"such as `lambda: optax.adam\(1e-3\)`"),
         ({"spec": sgd, "on_fail": "stop"}, ValueError, "`on_fail` must be 'raise' or"),
         ({"spec": lambda: 3}, ConformanceError, "must return a transformation.*got 3"),

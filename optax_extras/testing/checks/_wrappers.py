@@ -8,9 +8,14 @@ import jax.numpy as jnp
 import optax
 
 from optax_extras.testing import _compare
-from optax_extras.testing._compilation import other_value
 from optax_extras.testing._registry import check
-from optax_extras.testing._subject import Steps, Subject, gradients, parameters
+from optax_extras.testing._subject import (
+    Steps,
+    Subject,
+    gradients,
+    other_value,
+    parameters,
+)
 
 
 @check()

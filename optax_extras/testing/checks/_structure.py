@@ -176,24 +176,6 @@ def unknown_extra_arguments_are_accepted(subject: Subject) -> None:
     _compare.equal("the updates", updates, subject.eager[0].updates, 1e-6)
 
 
-def counters(subject: Subject, state: Any) -> list[Any]:
-    """Paths of the state's integers that every update makes larger by one."""
-    states = [state]
-    for steps in (1, 2):
-        states.append(subject.advance(parameters(), state=state, steps=steps).state)
-    return [
-        path
-        for (path, first), *later in zip(
-            jax.tree.leaves_with_path(states[0]),
-            *map(jax.tree.leaves, states[1:]),
-            strict=True,
-        )
-        if jnp.ndim(first) == 0
-        and jnp.issubdtype(jnp.result_type(first), jnp.integer)
-        and [int(x) - int(first) for x in later] == [1, 2]
-    ]
-
-
 @check("advice")
 def count_can_be_read_and_set(subject: Subject) -> None:
     """The step counter is called `count`, where `optax.tree.get` and `set` find it.
@@ -202,7 +184,7 @@ def count_can_be_read_and_set(subject: Subject) -> None:
     Fix: name the counter `count` in a `NamedTuple` state.
     """
     state = subject.make().init(parameters())
-    if not counters(subject, state):
+    if not subject.counters(state):
         raise NotApplicableError("its state has no counter")
     found = optax.tree.get_all_with_path(state, "count")
     _compare.require(found, "`optax.tree.get_all_with_path(state, 'count')` finds none")

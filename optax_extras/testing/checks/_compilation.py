@@ -9,12 +9,13 @@ import optax
 
 from optax_extras.testing import _compare
 from optax_extras.testing._registry import check
-from optax_extras.testing._subject import STEPS, Subject, gradients, parameters
-
-
-def other_value(value: float) -> float:
-    """Another legal value of a hyperparameter."""
-    return 0.95 * value or 0.01
+from optax_extras.testing._subject import (
+    STEPS,
+    Subject,
+    gradients,
+    other_value,
+    parameters,
+)
 
 
 @check()

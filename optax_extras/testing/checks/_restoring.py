@@ -1,42 +1,16 @@
 """States that are stored, and read back in another process."""
 
-import io
 import logging
-import pickle
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from optax_extras.testing import _compare
 from optax_extras.testing._registry import NotApplicableError, check
 from optax_extras.testing._subject import STEPS, Subject
-
-
-def through_arrays(state: Any) -> Any:
-    """A state written with `np.savez` and read back."""
-    structure: Any
-    leaves, structure = jax.tree.flatten(state)
-    file = io.BytesIO()
-    np.savez(file, *leaves)
-    file.seek(0)
-    with np.load(file) as arrays:
-        read = [_read(arrays[f"arr_{i}"], leaf) for i, leaf in enumerate(leaves)]
-    return structure.unflatten(read)
-
-
-def _read(array: np.ndarray[Any, Any], like: Any) -> jax.Array:
-    # NumPy stores what it has no name for, such as bfloat16, as bytes.
-    return jnp.asarray(array.view(like.dtype) if array.dtype.kind == "V" else array)
-
-
-def through_pickle(state: Any) -> Any:
-    """A state pickled on the host and read back."""
-    copy = pickle.loads(pickle.dumps(jax.device_get(state)))
-    return jax.tree.map(jnp.asarray, copy)
+from optax_extras.testing.checks._round_trips import through_arrays, through_pickle
 
 
 def _goes_on(subject: Subject, restored: Any) -> None:

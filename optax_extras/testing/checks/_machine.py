@@ -8,8 +8,8 @@ import optax
 
 from optax_extras.testing import _compare
 from optax_extras.testing._registry import NotApplicableError, check
-from optax_extras.testing._restoring import through_arrays, through_pickle
 from optax_extras.testing._subject import Subject, gradients, parameters
+from optax_extras.testing.checks._round_trips import through_arrays, through_pickle
 
 EXAMPLES, RULES = 20, 12
 

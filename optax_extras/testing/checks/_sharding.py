@@ -6,36 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType
 
 from optax_extras.testing import _compare
-from optax_extras.testing._registry import NotApplicableError, check
-from optax_extras.testing._subject import STEPS, Subject, gradients, random_like
-
-
-def plain() -> dict[str, jax.Array]:
-    """Parameters whose shapes divide by the devices, and are no other array's."""
-    n = _devices()
-    shapes = {"w": jnp.zeros((2 * n, 160)), "b": jnp.zeros(4 * n)}
-    return random_like(shapes, 0)  # type: ignore[no-any-return]
-
-
-def _devices() -> int:
-    n = min(jax.device_count(), 8)
-    if n < 2:
-        raise NotApplicableError(
-            "there is one device; set jax_num_cpu_devices to 8 before JAX starts"
-        )
-    return n
-
-
-def shardings(kind: AxisType) -> dict[str, NamedSharding]:
-    """Both leaves along their first axis."""
-    mesh = jax.make_mesh(
-        (_devices(),), ("x",), axis_types=(kind,), devices=jax.devices()[: _devices()]
-    )
-    axis = PartitionSpec("x")  # type: ignore[no-untyped-call]
-    return {name: NamedSharding(mesh, axis) for name in ("w", "b")}
+from optax_extras.testing._registry import check
+from optax_extras.testing._subject import STEPS, Subject, gradients
+from optax_extras.testing.checks._meshes import plain, shardings
 
 
 @check()
@@ -46,6 +22,7 @@ def sharding_is_kept(subject: Subject) -> None:
     Fix: make buffers with `jnp.zeros_like(p)` or `optax.tree.zeros_like`, not with
     `jnp.zeros(p.shape)`.
     """
+    subject.needs_no_axis()
     own = shardings(AxisType.Auto)
     params = jax.device_put(plain(), own)
     tx = subject.make()
@@ -87,6 +64,7 @@ def _train(subject: Subject, params: Any, own: Any) -> Any:
 
 
 def _same_as_on_one_device(subject: Subject, kind: AxisType) -> None:
+    subject.needs_no_axis()
     own = shardings(kind)
     mesh: Any = own["w"].mesh
     with jax.set_mesh(mesh):
@@ -117,6 +95,7 @@ def scan_inside_shard_map(subject: Subject) -> None:
     Fix: make buffers with `jnp.zeros_like(p)`: they then vary over the devices as the
     parameter does, which the scan checks.
     """
+    subject.needs_no_axis()
     own = shardings(AxisType.Auto)
     axis = own["w"].spec
 

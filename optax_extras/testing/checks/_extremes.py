@@ -8,7 +8,6 @@ import numpy as np
 
 from optax_extras.testing import _compare
 from optax_extras.testing._registry import NotApplicableError, check
-from optax_extras.testing._structure import counters
 from optax_extras.testing._subject import Subject, gradients, parameters
 
 
@@ -89,7 +88,7 @@ def count_at_its_end(subject: Subject) -> None:
     params = parameters()
     tx = subject.make()
     state = tx.init(params)
-    paths = counters(subject, state)
+    paths = subject.counters(state)
     if not paths:
         raise NotApplicableError("its state has no counter")
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import AxisType
 
-from optax_extras.testing import _compare, _sharding
+from optax_extras.testing import _compare
 from optax_extras.testing._registry import check
 from optax_extras.testing._subject import KEY, Subject, parameters
+from optax_extras.testing.checks._meshes import plain, shardings
 
 
 def _twins() -> dict[str, jax.Array]:
@@ -129,8 +130,9 @@ def draws_do_not_depend_on_sharding(subject: Subject) -> None:
     Fix: number elements globally, and do not draw inside `shard_map`.
     """
     subject.needs("random")
-    own = _sharding.shardings(AxisType.Auto)
-    params = _sharding.plain()
+    subject.needs_no_axis()
+    own = shardings(AxisType.Auto)
+    params = plain()
     draw = jax.jit(lambda params: _draw(subject, params), out_shardings=own)
     sharded = draw(jax.device_put(params, own))
     _compare.equal("the sharded draw", sharded, _draw(subject, params), 1e-6)
