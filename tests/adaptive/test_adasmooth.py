@@ -323,6 +323,19 @@ def test_state_bytes():
     assert size(scope="element", debias="product") == 5 * 4000 + 4
 
 
+@pytest.mark.parametrize("scope", ["tree", "leaf", "element"])
+def test_a_none_gradient_counts_as_unchanged(scope):
+    params = {"w": jnp.ones(3), "b": jnp.ones(2)}
+    tx = ox.scale_by_adasmooth(scope=scope, gamma=0.5)
+    state = tx.init(params)
+    for scale in (1.0, 2.0):
+        grads = jax.tree.map(lambda p: scale * p, params)  # noqa: B023
+        _, state = tx.update(grads, state)
+    _, after = tx.update({**grads, "w": None}, state)
+    expected = jax.tree.map(lambda v: 0.5 * v, state.variation)
+    jax.tree.map(np.testing.assert_allclose, after.variation, expected)
+
+
 def test_weight_decay_may_be_a_schedule():
     params = jnp.array([1.0, -2.0])
     rate, weights = 0.1, (0.5, 0.25, 0.0)
