@@ -21,7 +21,7 @@ SPECS = [
     spec(
         ox.anti_pgd,
         supports={"random", "complex", "descent"},
-        changes={"formula", "state", "draws", "consumers"},
+        changes={"formula", "state", "consumers"},
         learning_rate=0.1,
         stddev=0.01,
         schedules=("learning_rate", "stddev"),

@@ -31,7 +31,7 @@ SPECS = [
     spec(
         ox.noisy_sgd,
         **SGD,
-        changes={"formula", "state", "draws", "consumers"},
+        changes={"formula", "state", "draws"},
         gamma=0.55,
         schedules=("eta", "learning_rate"),
     ),

@@ -35,7 +35,7 @@ SPECS = [
     spec(
         ox.sgld,
         **LANGEVIN,
-        changes={"formula", "state", "draws", "consumers"},
+        changes={"formula", "state"},
         schedules=SCHEDULES,
     ),
     spec(
