@@ -1,20 +1,13 @@
-"""The digits task and the training loop."""
+"""Mini-batches, and the data of the digits."""
 
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from optax_extras.tuning import (
-    Task,
-    batches_of_step,
-    digits,
-    minibatches,
-    train,
-)
+from optax_extras.tasks import digits, minibatches
 
 
 def batches(task, seed, start, length):
@@ -84,61 +77,3 @@ def test_scikit_learn_is_named_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ImportError, match=r"pip install 'optax-extras\[cli\]'"):
         digits()
-
-
-def quadratic():
-    return Task(
-        "quadratic",
-        init=lambda key: jax.random.normal(key, (3,)),
-        batches=batches_of_step(
-            lambda key, step: jax.random.normal(jax.random.fold_in(key, step), (3,))
-        ),
-        loss=lambda params, batch, key: jnp.sum(
-            (params - 0.1 * batch - 0.1 * jax.random.normal(key, (3,))) ** 2
-        ),
-        evaluate=lambda params: {"loss": jnp.sum(params**2), "first": params[0]},
-    )
-
-
-def test_training_is_the_plain_loop():
-    task, tx = quadratic(), optax.adam(0.1)
-    init_key, batch_key, loss_key, _ = jax.random.split(jax.random.key(3), 4)
-    params = task.init(init_key)
-    state, firsts = tx.init(params), [params[0]]
-    for step in range(10):
-        batch = jax.random.normal(jax.random.fold_in(batch_key, step), (3,))
-        key = jax.random.fold_in(loss_key, step)
-        grads = jax.grad(task.loss)(params, batch, key)
-        updates, state = tx.update(grads, state)
-        params = optax.apply_updates(params, updates)
-        if step % 4 == 3 or step == 9:
-            firsts.append(params[0])
-    seen = []
-    result = train(task, tx, steps=10, seed=3, eval_every=4, on_progress=seen.append)
-    np.testing.assert_array_equal(result.steps, [0, 4, 8, 10])
-    np.testing.assert_allclose(result.metrics["first"], firsts, rtol=1e-5)
-    assert seen == [4, 8, 10]
-    assert result.state_bytes_per_parameter == 8 + 4 / 3
-
-
-def test_speed_counts_the_loop_and_not_the_metrics(monkeypatch):
-    """A clock that is slow everywhere but in the loop: 0.5 s a call of 4 steps."""
-    ticks = iter([0, 7, *(t for i in range(3) for t in (100 * i, 100 * i + 0.5))])
-    monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
-    result = train(quadratic(), optax.sgd(0.1), steps=12, eval_every=4)
-    assert result.compile_seconds == 7
-    assert result.steps_per_second == 8
-
-
-def test_optimizers_meet_the_same_parameters_and_batches():
-    one = train(quadratic(), optax.sgd(0.0), steps=2, seed=1)
-    other = train(quadratic(), optax.adam(0.0), steps=2, seed=1)
-    np.testing.assert_array_equal(one.metrics["first"], other.metrics["first"])
-    third = train(quadratic(), optax.sgd(0.0), steps=2, seed=2)
-    assert one.metrics["first"][0] != third.metrics["first"][0]
-
-
-@pytest.mark.parametrize("name", ["steps", "eval_every"])
-def test_bad_lengths(name):
-    with pytest.raises(ValueError, match=f"`{name}` must be >= 1, got 0"):
-        train(quadratic(), optax.sgd(0.1), **{"steps": 1, name: 0})
