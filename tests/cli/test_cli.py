@@ -1,4 +1,4 @@
-"""The command as a user meets it: output, files, errors, Ctrl-C."""
+"""The command from outside: output, files, errors, Ctrl-C."""
 
 import csv
 import dataclasses

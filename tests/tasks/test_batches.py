@@ -34,14 +34,15 @@ def test_an_epoch_shows_every_image_once():
     assert not np.array_equal(*epochs)
 
 
-@pytest.mark.parametrize("size", [1, 128, 449, 1347])
+@pytest.mark.parametrize("size", [1, 7, 10, 30])
 def test_the_order_does_not_depend_on_how_it_is_asked_for(size):
-    task = digits(size)
+    source = minibatches(np.arange(30), size)
+    plan = jax.jit(source.plan, static_argnums=2)
     key = jax.random.key(1)
-    whole = task.batches.plan(key, jnp.int32(0), 40)
+    whole = plan(key, jnp.int32(0), 40)
     assert whole.shape == (40, size)
-    for start, length in ((0, 1), (7, 5), (9, 31), (39, 1)):
-        part = task.batches.plan(key, jnp.int32(start), length)
+    for start, length in ((0, 1), (7, 31), (39, 1)):
+        part = plan(key, jnp.int32(start), length)
         np.testing.assert_array_equal(part, whole[start : start + length])
 
 

@@ -43,8 +43,7 @@ def test_regressions_reach_the_minimum_that_scipy_finds(name, lowest):
     )
     key = jax.random.key(0)
     start, unravel = jax.flatten_util.ravel_pytree(task.init(key))
-    plan = task.batches.plan(key, jnp.int32(0), 1)
-    batch = task.batches.take(plan[0])
+    batch = task.batches.take(task.batches.plan(key, jnp.int32(0), 1)[0])
 
     @jax.jit
     def value_and_grad(x):
@@ -63,7 +62,7 @@ def test_regressions_reach_the_minimum_that_scipy_finds(name, lowest):
 def test_the_gru_is_the_cell_of_the_paper():
     task = tasks.characters(batch_size=2, length=3, width=4, text_size=2000)
     key = jax.random.key(0)
-    params = task.init(key)
+    params = jax.jit(task.init)(key)
     batch = task.batches.take(task.batches.plan(key, jnp.int32(0), 1)[0])
     p = {k: np.float64(v) for k, v in params.items()}
     state, losses = np.zeros((2, 4)), []
@@ -76,7 +75,9 @@ def test_the_gru_is_the_cell_of_the_paper():
         logits = state @ p["output"]
         logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
         losses.append(-logits[np.arange(2), batch[:, t + 1]])
-    assert float(task.loss(params, batch, key)) == pytest.approx(np.mean(losses), 1e-5)
+    assert float(jax.jit(task.loss)(params, batch, key)) == pytest.approx(
+        np.mean(losses), 1e-5
+    )
 
 
 def test_quadratics_have_their_condition():

@@ -71,7 +71,7 @@ def test_a_trial_is_the_run_alone(make):
 
 
 def test_a_trial_of_digits_is_the_run_alone():
-    task = digits()  # an epoch has ten mini-batches
+    task = digits(hidden=8)  # an epoch has ten mini-batches
     result = run(task, grid={"learning_rate": [0.05, 0.1]}, seeds=2, steps=22)
     alone = train(task, optax.sgd(0.1), steps=22, seed=1, eval_every=4)
     for name, values in alone.items():
