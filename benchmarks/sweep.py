@@ -1,8 +1,8 @@
-"""A sweep beside the loops over trials that people write.
+"""Compares `sweep` with hand-written loops over trials.
 
-All train 64 learning rates × 4 seeds × 500 steps and evaluate every 50 steps. Times are
-whole, with compilation, each method in a process of its own, in turn; peak memory is
-that process's, above what it had before.
+All train 64 learning rates × 4 seeds × 500 steps and evaluate every 50 steps. Times
+include compilation. Methods run in turn, each in its own process, whose peak memory is
+counted from before the run.
 """
 
 import argparse
@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optax_extras.tuning import TASKS, load_task, sweep
+from optax_extras.tasks import TASKS, load_task
+from optax_extras.tuning import sweep
 
 STEPS, EVERY = 500, 50
 RATES = np.geomspace(1e-3, 10, 64)
@@ -29,7 +30,7 @@ SEEDS = range(4)
 
 
 def run(task, optimizer, learning_rate, seed):
-    """One trial, as one would write it: metrics at every evaluation."""
+    """Metrics of one hand-written trial at every evaluation."""
     init_key, batch_key = jax.random.split(jax.random.key(seed))
     tx = optimizer(learning_rate)
     params = task.init(init_key)
@@ -51,7 +52,7 @@ def run(task, optimizer, learning_rate, seed):
 
 
 def one_sweep(task, optimizer, trials, mesh=None):
-    """All trials as one program."""
+    """Sweep of all trials as one program."""
     result = sweep(
         task,
         optimizer,
@@ -65,23 +66,23 @@ def one_sweep(task, optimizer, trials, mesh=None):
 
 
 def sweep_over_cores(task, optimizer, trials):
-    """The same, with every core a device."""
+    """Sweep over a mesh in which every core is a device."""
     return one_sweep(task, optimizer, trials, jax.make_mesh((os.cpu_count(),), ("x",)))
 
 
 def last(metrics):
-    """The first metric after the last step; waits for it."""
+    """Waits for the first metric after the last step."""
     return float(next(iter(metrics.values()))[-1])
 
 
 def compiled_once(task, optimizer, trials):
-    """The fair loop: the learning rate and the seed are arguments of one program."""
+    """Fair loop: the learning rate and the seed are arguments of one program."""
     program = jax.jit(partial(run, task, optimizer))
     return [last(program(*trial)) for trial in trials]
 
 
 def made_anew(task, optimizer, trials):
-    """The usual loop: every trial has an optimizer of its own, and compiles."""
+    """Usual loop: every trial makes and compiles its own optimizer."""
     losses = []
     for rate, seed in trials:
         program = jax.jit(lambda seed, rate=rate: run(task, optimizer, rate, seed))
@@ -95,7 +96,7 @@ METHODS = {
 
 
 def measure(method, name, optimizer, few):
-    """Seconds for all trials, of which the slowest method runs a few, and bytes."""
+    """Prints seconds for all trials, extrapolated for the slowest method, and bytes."""
     if method == "sweep_over_cores":
         jax.config.update("jax_num_cpu_devices", os.cpu_count())
     task = load_task(name)

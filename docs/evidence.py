@@ -1,4 +1,4 @@
-"""Writes docs/evidence.md: the library's methods beside optax's on the bundled tasks.
+"""Writes docs/evidence.md, which compares our methods with optax's on bundled tasks.
 
 Run from the repository, with the `cli` extra: ``python docs/evidence.py``. It takes
 about ten minutes on two cores. Every number and verdict on the page comes from here.
@@ -16,23 +16,21 @@ import numpy as np
 import optax
 
 import optax_extras as ox
-from optax_extras.tuning import (
+from optax_extras.tasks import (
     TASKS,
-    Comparison,
     Goal,
-    SweepResult,
     Task,
     batches_of_step,
     characters,
     quadratic,
-    sweep,
 )
+from optax_extras.tuning import Comparison, SweepResult, sweep
 
 FOLDER = Path(__file__).parent
 RATES = np.geomspace(1e-4, 10, 11)
 TUNING_SEEDS, FRESH_SEEDS = range(10), range(100, 120)
 STEPS, EARLY = 300, 20
-# Of 20 pairs; fewer than 1 in 20 fair coins are as one-sided as this, either way.
+# Wins of 20 pairs that are significant: two-sided sign test, p = 0.04.
 SHOWN = 15
 
 METHODS: dict[str, Callable[..., optax.GradientTransformation]] = {
@@ -53,7 +51,7 @@ METHODS: dict[str, Callable[..., optax.GradientTransformation]] = {
 def two_minima(
     name: str, value: Callable[[jax.Array], jax.Array], start: float, sign: float
 ) -> Task:
-    """A function of two variables, from near its poorer minimum at (start, 0)."""
+    """Minimises a function of two variables from near its poorer minimum (start, 0)."""
     centre = jnp.array([start, 0.0])
     return Task(
         name,
@@ -66,7 +64,7 @@ def two_minima(
 
 
 def double_well() -> Task:
-    """(x² − 1)² / 4 + x / 10 + y² / 2, whose walls are steep."""
+    """Double well (x² − 1)² / 4 + x / 10 + y² / 2, with steep walls."""
     return two_minima(
         "double-well",
         lambda p: (p[0] ** 2 - 1) ** 2 / 4 + p[0] / 10 + p[1] ** 2 / 2,
@@ -76,7 +74,7 @@ def double_well() -> Task:
 
 
 def two_wells() -> Task:
-    """A well of depth 0.2 and one of 0.6 in a shallow bowl."""
+    """Gaussian wells of depth 0.2 and 0.6 in a shallow bowl."""
 
     def well(p: jax.Array, x: float, depth: float) -> jax.Array:
         return depth * jnp.exp(-2 * ((p[0] - x) ** 2 + p[1] ** 2))
@@ -91,7 +89,7 @@ def two_wells() -> Task:
 
 SETTINGS: dict[str, Callable[[], Task]] = {
     **TASKS,
-    # A network four times narrower on half the batch, as this one costs most.
+    # The most expensive task, with a network four times narrower and half the batch.
     "characters": partial(characters, batch_size=16, width=16),
     "quadratic, condition 1000": partial(quadratic, condition=1000.0),
     "double-well": double_well,
@@ -101,7 +99,7 @@ SETTINGS: dict[str, Callable[[], Task]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """That a method comes closer to the goals of some tasks than its peer."""
+    """Claim that a method reaches the goals of some tasks better than its peer."""
 
     text: str
     ours: str
@@ -174,13 +172,13 @@ CLAIMS = (
 
 @cache
 def task(name: str) -> Task:
-    """A task by its name, the same each time, so that its programs are kept."""
+    """Cached task, so that sweeps share its compiled programs."""
     return SETTINGS[name]()
 
 
 @cache
 def tuned(name: str, method: str, steps: int) -> SweepResult:
-    """All learning rates by the seeds for tuning."""
+    """Sweep over all learning rates with the seeds for tuning."""
     mesh = jax.make_mesh((len(jax.devices()),), ("trials",))
     return sweep(
         task(name),
@@ -195,7 +193,7 @@ def tuned(name: str, method: str, steps: int) -> SweepResult:
 
 @cache
 def fresh(name: str, method: str, steps: int) -> SweepResult:
-    """The best of these by seeds that had no part in the choice."""
+    """Sweep at the best of these rates with seeds that did not select it."""
     best = tuned(name, method, steps).best()["learning_rate"]
     return sweep(
         task(name),
@@ -208,12 +206,12 @@ def fresh(name: str, method: str, steps: int) -> SweepResult:
 
 
 def score(name: str, method: str, steps: int, metric: str | None = None) -> np.ndarray:
-    """A metric of each fresh seed after the last step, by default the goal's."""
+    """Final metric of each fresh seed, by default that of the goal."""
     return fresh(name, method, steps).final(metric or task(name).goal.metric)[0]
 
 
 def spread(values: np.ndarray) -> str:
-    """The median and the range."""
+    """Median and range as text."""
     if not np.isfinite(np.median(values)):
         return "diverged"
     median, low, high = (f"{f(values):.3g}" for f in (np.median, np.min, np.max))
@@ -221,7 +219,7 @@ def spread(values: np.ndarray) -> str:
 
 
 def verdict(wins: float) -> str:
-    """What so many wins of the fresh seeds show, ties counting one half."""
+    """Verdict on a number of wins over the fresh seeds, with ties as one half."""
     if wins >= SHOWN:
         return "**held**"
     if wins <= len(FRESH_SEEDS) - SHOWN:
@@ -230,7 +228,7 @@ def verdict(wins: float) -> str:
 
 
 def claim_rows(claim: Claim) -> list[str]:
-    """A row of Markdown for every task of a claim."""
+    """Markdown rows of a claim, one for each task."""
     rows = []
     for name in claim.tasks:
         goal = task(name).goal
@@ -246,7 +244,7 @@ def claim_rows(claim: Claim) -> list[str]:
 
 
 def task_table(name: str) -> list[str]:
-    """A row of Markdown for every method on a task."""
+    """Markdown table of a task, with a row for each method."""
     goal = task(name).goal
     values = {m: score(name, m, STEPS) for m in METHODS}
     sign = 1 if goal.mode == "min" else -1
@@ -268,7 +266,7 @@ def task_table(name: str) -> list[str]:
 
 
 def picture(name: str) -> str:
-    """Draws a task's comparison; returns its path from the page."""
+    """Draws the comparison of a task, and returns its path relative to the page."""
     file = name.replace(",", "").replace(" ", "-")
     path = FOLDER / "images" / f"evidence-{file}.png"
     title = f"{name}: {len(RATES)} learning rates × {len(TUNING_SEEDS)} seeds"
@@ -278,12 +276,11 @@ def picture(name: str) -> str:
 
 
 def page() -> str:
-    """The whole page."""
+    """Text of the page."""
     lines = [
         "# Evidence",
         "",
-        "Made by `python docs/evidence.py`; nothing here is written by hand but the"
-        " claims.",
+        "Made by `python docs/evidence.py`; only the claims are written by hand.",
         "",
         f"Each method has the same {len(RATES)} learning rates from {RATES[0]:g} to"
         f" {RATES[-1]:g} on each task, {STEPS} steps, and {len(TUNING_SEEDS)} seeds by"

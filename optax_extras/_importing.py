@@ -1,4 +1,4 @@
-"""Objects that users name on a command line."""
+"""Loading of objects that users name as ``module:attribute``."""
 
 import importlib
 import sys
@@ -6,9 +6,11 @@ from typing import Any
 
 
 def load_attribute(target: str) -> Any:
-    """The object of ``module:attribute``.
+    """Loads the object at ``module:attribute``.
 
-    The module is looked for in the current folder too; the attribute may be dotted.
+    Args:
+      target: module, which is also searched for in the current folder, and attribute,
+        which may be dotted.
 
     Raises:
       ValueError: the target is malformed, or there is no such module or attribute.

@@ -6,31 +6,40 @@ import threading
 from collections.abc import Callable, Iterator
 
 
-@contextlib.contextmanager
-def interrupts_between_calls() -> Iterator[Callable[[], None]]:
-    """Holds Ctrl-C back until the function given is called, and raises it there.
+class _Deferred:
+    """SIGINT handler that records the first Ctrl-C and raises the second."""
 
-    Raised inside a running JAX computation it can end in a segmentation fault at exit.
-    A second Ctrl-C is not held back. Where Ctrl-C raises nothing, as within another of
-    these, in a background job or a thread, nothing changes.
-    """
-    pending = []
+    def __init__(self) -> None:
+        self._pending = False
 
-    def remember(*_: object) -> None:
-        pending.append(True)
-        signal.signal(signal.SIGINT, previous)
+    def __call__(self, *_: object) -> None:
+        self.raise_pending()
+        self._pending = True
 
-    def raise_pending() -> None:
-        if pending:
+    def raise_pending(self) -> None:
+        if self._pending:
             raise KeyboardInterrupt
 
-    previous = signal.getsignal(signal.SIGINT)
+
+@contextlib.contextmanager
+def interrupts_between_calls() -> Iterator[Callable[[], None]]:
+    """Defers Ctrl-C until the function that it yields is called, which raises it.
+
+    KeyboardInterrupt inside a running JAX computation can end in a segmentation fault
+    at exit. A second Ctrl-C is raised at once. Nested contexts share one deferral, that
+    of the outermost. Outside of the main thread, and where SIGINT does not raise
+    KeyboardInterrupt, as in a background job, nothing is deferred.
+    """
+    deferred = _Deferred()
     in_main = threading.current_thread() is threading.main_thread()
-    if previous is not signal.default_int_handler or not in_main:
-        yield raise_pending
-        return
-    signal.signal(signal.SIGINT, remember)
-    try:
-        yield raise_pending
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    installed = signal.getsignal(signal.SIGINT)
+    if in_main and isinstance(installed, _Deferred):
+        yield installed.raise_pending
+    elif in_main and installed is signal.default_int_handler:
+        signal.signal(signal.SIGINT, deferred)
+        try:
+            yield deferred.raise_pending
+        finally:
+            signal.signal(signal.SIGINT, installed)
+    else:
+        yield deferred.raise_pending

@@ -1,4 +1,4 @@
-"""The page of evidence: its verdicts, and its words and pictures in small."""
+"""Page of evidence: verdicts, text and pictures on a small task."""
 
 import importlib.util
 from functools import partial
@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from optax_extras.tuning import quadratic
+from optax_extras.tasks import quadratic
 
 SOURCE = Path(__file__).parent.parent / "docs" / "evidence.py"
 if not SOURCE.exists():

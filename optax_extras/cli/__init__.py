@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """Runs the command; a usage error is one line and exit code 2."""
+    """Runs the command: exit code 2 and one line for usage errors, 130 for Ctrl-C."""
     try:
         from typer import Abort
         from typer.exceptions import TyperException
@@ -18,6 +18,6 @@ def main() -> None:
         sys.exit(130)
     except TyperException as error:
         message = error.format_message().replace("Value error, ", "")
-        if message:  # there is none where no arguments show the help
+        if message:  # empty if the help was shown for want of arguments
             print(f"optax-extras: {message}", file=sys.stderr)
         sys.exit(error.exit_code)

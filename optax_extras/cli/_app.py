@@ -16,21 +16,15 @@ from rich.table import Table
 from optax_extras._interrupts import interrupts_between_calls
 from optax_extras.cli import _catalogue, _check, _compare, _report
 from optax_extras.cli._optimizers import OPTIMIZERS, load_factory
+from optax_extras.tasks import TASKS, load_task
 from optax_extras.testing import CAPABILITIES, BoundCheck, aliases_of
-from optax_extras.tuning import (
-    TASKS,
-    Comparison,
-    SweepResult,
-    load_task,
-    lr_range_test,
-)
+from optax_extras.tuning import Comparison, SweepResult, lr_range_test
 
-INTERRUPTED = 130
 OUT = Annotated[Path, typer.Option(help="Folder for the results.")]
-TASK_HELP = f"A Task of yours, or one of {', '.join(TASKS)}."
+TASK_HELP = f"Your own Task, or one of {', '.join(TASKS)}."
 
 app = typer.Typer(
-    help="Optimizers for JAX, compared and listed.",
+    help="Compare, tune, check and list optimizers for JAX.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -44,7 +38,7 @@ def _positive(value: float | None) -> float | None:
 
 
 def _make_folder(path: Path) -> None:
-    """Makes the folder for the results before training, so that none is lost."""
+    """Makes the folder for the results, before training that would be in vain."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path).close()
@@ -64,27 +58,27 @@ def compare(
         typer.Option(
             metavar="NAME|MODULE:FACTORY",
             help=f"A function of `learning_rate`, or one of {', '.join(OPTIMIZERS)};"
-            " repeatable. All of these by default.",
+            " repeatable. By default all of these.",
         ),
     ] = None,
     budget: Annotated[
-        int, typer.Option(min=1, help="Learning rates tried with each optimizer.")
+        int, typer.Option(min=1, help="Number of learning rates for each optimizer.")
     ] = 11,
     min_lr: Annotated[
-        float, typer.Option(callback=_positive, help="The lowest of these.")
+        float, typer.Option(callback=_positive, help="Lowest learning rate.")
     ] = 1e-4,
     max_lr: Annotated[
-        float, typer.Option(callback=_positive, help="The highest.")
+        float, typer.Option(callback=_positive, help="Highest learning rate.")
     ] = 10.0,
     seeds: Annotated[
-        int, typer.Option(min=1, help="Runs with each learning rate.")
+        int, typer.Option(min=1, help="Number of runs with each learning rate.")
     ] = 5,
     steps: Annotated[int, typer.Option(min=1, help="Updates of each run.")] = 300,
     batch_size: Annotated[
         str | None,
         typer.Option(
             metavar="N|full",
-            help="Examples in a mini-batch: 1 is stochastic, full is batch descent.",
+            help="Examples per mini-batch, or full for all of them.",
         ),
     ] = None,
     clip: Annotated[
@@ -94,7 +88,7 @@ def compare(
     out: OUT = Path("optax-extras-out"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Train a task with each optimizer by the same learning rates and seeds."""
+    """Train a task with each optimizer, over the same learning rates and seeds."""
     try:
         plan = _compare.Plan(
             task=_compare.task_of(task, batch_size),
@@ -112,9 +106,9 @@ def compare(
     paths: list[Path] = []
     interrupted = False
     try:
-        with interrupts_between_calls() as raise_pending:
+        with interrupts_between_calls():
             for name in plan.optimizers:
-                finished = {**sweeps, name: plan.run(name, raise_pending)}
+                finished = {**sweeps, name: plan.run(name)}
                 paths = _report.write(Comparison(finished), out, plan.caption)
                 sweeps = finished
     except ValueError as error:
@@ -130,7 +124,7 @@ def compare(
         console.print(*_report.tables(Comparison(sweeps), plan.caption))
         console.print("written:", *map(str, paths), soft_wrap=True)
     if interrupted:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Abort
 
 
 @app.command("lr-range")
@@ -145,16 +139,16 @@ def lr_range(
             help="A function of `learning_rate`, or one of the names of `compare`.",
         ),
     ] = "sgd",
-    min_lr: Annotated[float, typer.Option(help="The first rate.")] = 1e-5,
-    max_lr: Annotated[float, typer.Option(help="The last rate.")] = 100.0,
+    min_lr: Annotated[float, typer.Option(help="First learning rate.")] = 1e-5,
+    max_lr: Annotated[float, typer.Option(help="Last learning rate.")] = 100.0,
     steps: Annotated[int, typer.Option(help="Updates of each run.")] = 200,
     seeds: Annotated[int, typer.Option(min=1, help="Number of runs.")] = 5,
     smoothing: Annotated[
-        float, typer.Option(help="Decay of the loss's average.")
+        float, typer.Option(help="Decay of the average of the losses.")
     ] = 0.9,
     out: OUT = Path("optax-extras-out"),
 ) -> None:
-    """Find learning rates worth trying, by a rate that grows while training."""
+    """Suggest learning rates by training with one that grows at every step."""
     _make_folder(out)
     try:
         result = lr_range_test(
@@ -263,7 +257,7 @@ def check(
 
 @app.command("list")
 def list_algorithms() -> None:
-    """Show every algorithm with its summary and papers."""
+    """List every algorithm with its summary and papers."""
     table = Table(show_lines=True)
     table.add_column("name", no_wrap=True)
     table.add_column("summary")

@@ -1,10 +1,10 @@
-"""What `optax-extras compare` runs: one sweep for each optimizer."""
+"""The sweeps of `optax-extras compare`, one for each optimizer."""
 
 import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,18 +12,22 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from optax_extras.tuning import SweepResult, Task, load_task, progress_bar, sweep
+from optax_extras.tasks import Task, load_task
+from optax_extras.tuning import SweepResult, progress_bar, sweep
+from optax_extras.tuning._factory import MakeOptimizer
 
 EVALUATIONS = 30
 
-Factory = Callable[..., optax.GradientTransformation]
-
 
 def task_of(name: str, batch_size: str | None) -> Task:
-    """A task, with a batch size of N, "full", or its own.
+    """Loads a task.
+
+    Args:
+      name: bundled task, or ``module:attribute``.
+      batch_size: a number, ``"full"`` for all examples, or None for the task's default.
 
     Raises:
-      ValueError: there is no such task, or it cannot have that batch size.
+      ValueError: there is no such task, or it does not take that batch size.
     """
     if batch_size is None:
         return load_task(name)
@@ -33,10 +37,10 @@ def task_of(name: str, batch_size: str | None) -> Task:
 
 
 def grid(lowest: float, highest: float, budget: int) -> np.ndarray[Any, Any]:
-    """Learning rates in equal ratios.
+    """Log-spaced learning rates.
 
     Raises:
-      ValueError: the lowest is above the highest.
+      ValueError: ``lowest`` is above ``highest``.
     """
     if lowest > highest:
         raise ValueError(
@@ -46,18 +50,18 @@ def grid(lowest: float, highest: float, budget: int) -> np.ndarray[Any, Any]:
 
 
 def use_all_cores() -> None:
-    """Makes every core a device of JAX, over which a sweep spreads."""
-    # In a process where JAX runs already, its devices are used as they are.
+    """Makes every CPU core a JAX device, for the mesh of a sweep."""
+    # JAX refuses if it is initialized already; its devices are then used as they are.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", os.cpu_count())  # type: ignore[no-untyped-call]
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The same trials for each of some optimizers."""
+    """Trials to run with each of several optimizers."""
 
     task: Task
-    optimizers: Mapping[str, Factory]
+    optimizers: Mapping[str, MakeOptimizer]
     learning_rates: np.ndarray[Any, Any]
     seeds: int
     steps: int
@@ -65,7 +69,7 @@ class Plan:
 
     @property
     def caption(self) -> str:
-        """The settings in one line."""
+        """Settings in one line."""
         caption = (
             f"{self.task.name}: {len(self.learning_rates)} learning rates ×"
             f" {self.seeds} seeds, {self.steps} steps"
@@ -74,23 +78,17 @@ class Plan:
             caption += f", gradients clipped to norm {self.clip:g}"
         return caption
 
-    def run(self, name: str, after_each: Callable[[], None]) -> SweepResult:
-        """An optimizer's sweep over all devices, with a bar.
+    def run(self, name: str) -> SweepResult:
+        """Sweeps an optimizer over all devices, with a progress bar.
 
         Raises:
-          KeyboardInterrupt: it was raised by the function that is called after each
-            evaluation.
+          KeyboardInterrupt: the sweep was interrupted before its last chunk.
         """
         make = self.optimizers[name]
         if self.clip is not None:
             make = _clipped(make, self.clip)
         devices = jax.devices()[: len(self.learning_rates)]
-        with progress_bar(name) as show:
-
-            def on_progress(done: int, total: int) -> None:
-                show(done, total)
-                after_each()
-
+        with progress_bar(name) as on_progress:
             result = sweep(
                 self.task,
                 make,
@@ -106,8 +104,8 @@ class Plan:
         return result
 
 
-def _clipped(make: Factory, norm: float) -> Factory:
-    # The signature stays, which tells whether a key is wanted.
+def _clipped(make: MakeOptimizer, norm: float) -> MakeOptimizer:
+    # `wraps` keeps the signature, which tells whether `make` takes a key.
     @functools.wraps(make)
     def make_clipped(**arguments: Any) -> optax.GradientTransformation:
         return optax.chain(optax.clip_by_global_norm(norm), make(**arguments))

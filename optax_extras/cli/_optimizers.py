@@ -1,7 +1,6 @@
-"""The optimizers that the command knows by name, and how a user's own is found."""
+"""Optimizers that the command knows by name, and loading of others."""
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -9,8 +8,9 @@ import optax
 
 import optax_extras
 from optax_extras._importing import load_attribute
+from optax_extras.tuning._factory import MakeOptimizer, check_factory
 
-OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+OPTIMIZERS: Mapping[str, MakeOptimizer] = {
     "sgd": optax.sgd,
     "noisy-sgd": optax_extras.noisy_sgd,
     "momentum": optax_extras.momentum_sgd,
@@ -22,14 +22,16 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 }
 
 
-def load_factory(name: str) -> Callable[..., optax.GradientTransformation]:
-    """The factory of a known name, or of ``module:function``.
+def load_factory(name: str) -> MakeOptimizer:
+    """Loads the factory of an optimizer.
 
-    The module is looked for in the current folder too.
+    Args:
+      name: one of `OPTIMIZERS`, or ``module:function``; modules are also searched for
+        in the current folder.
 
     Raises:
-      ValueError: there is no such function, it takes no ``learning_rate``, or it needs
-        more than that and a ``key``.
+      ValueError: there is no such function, it does not take ``learning_rate``, or it
+        needs arguments besides that and ``key``.
     """
     if name in OPTIMIZERS:
         return OPTIMIZERS[name]
@@ -38,17 +40,8 @@ def load_factory(name: str) -> Callable[..., optax.GradientTransformation]:
             f"{name!r} is neither MODULE:FACTORY nor one of {', '.join(OPTIMIZERS)}"
         )
     found: Any = load_attribute(name)
-    parameters = inspect.signature(found).parameters
-    if "learning_rate" not in parameters:
-        raise ValueError(f"{name!r} must take `learning_rate`")
-    for parameter in parameters.values():
-        optional = parameter.default is not parameter.empty or parameter.kind in (
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-        )
-        if not optional and parameter.name not in ("learning_rate", "key"):
-            raise ValueError(
-                f"{name!r} must need no argument but `learning_rate` and `key`, got"
-                f" `{parameter.name}`"
-            )
+    try:
+        check_factory(found, ["learning_rate"], repr(name))
+    except TypeError as error:
+        raise ValueError(str(error)) from error
     return found  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""A comparison as two CSV files and a picture, and as tables or JSON."""
+"""Report of a comparison: two CSV files and a picture, tables or JSON."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ def write(comparison: Comparison, folder: Path, caption: str) -> list[Path]:
     }
     paths = []
     for name, content in contents.items():
-        # Replacing a file whole keeps the last one when interrupted here.
+        # Renaming is atomic: an interrupt here leaves the last complete file.
         unfinished = folder / f".{name}"
         unfinished.write_bytes(content)
         paths.append(unfinished.replace(folder / name))
@@ -34,7 +34,7 @@ def write(comparison: Comparison, folder: Path, caption: str) -> list[Path]:
 
 
 def to_json(comparison: Comparison, caption: str) -> str:
-    """The summaries; null stands for what is not finite."""
+    """Summaries as JSON, with null for numbers that are not finite."""
     metric, mode = comparison.goal
     sweep = next(iter(comparison.sweeps.values()))
     found = {
@@ -52,7 +52,7 @@ def to_json(comparison: Comparison, caption: str) -> str:
 
 
 def tables(comparison: Comparison, caption: str) -> list[Table]:
-    """What each optimizer reached, and what it cost, for a terminal."""
+    """Tables of what each optimizer reached and what it cost, for a terminal."""
     metric, mode = comparison.goal
     summaries = comparison.summaries()
     others = [name for name in summaries[0].metrics if name != metric]
@@ -94,20 +94,20 @@ def _table(title: str, *headings: str) -> Table:
 def _number(value: float) -> str:
     if not math.isfinite(value):
         return "diverged"
-    # Short enough for three in a column.
+    # A column holds three of these.
     tiny = 0 < abs(value) < 1e-3
     return f"{value:.1e}".replace("e-0", "e-") if tiny else f"{value:.2g}"
 
 
 def _flat(summary: Summary) -> dict[str, Any]:
-    """A summary without dictionaries inside."""
+    """Summary with its dictionaries merged in."""
     row = summary._asdict()
     best, metrics = row.pop("best"), row.pop("metrics")
     return {"optimizer": row.pop("optimizer"), **best, **row, **metrics}
 
 
 def _trials(comparison: Comparison) -> bytes:
-    """Every trial's every evaluation."""
+    """CSV with a row for every evaluation of every trial."""
     tables = {name: sweep.columns() for name, sweep in comparison.sweeps.items()}
     heading = ["optimizer", *next(iter(tables.values()))]
     rows = (

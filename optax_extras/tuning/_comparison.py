@@ -1,4 +1,4 @@
-"""Several optimizers by the same grid, seeds and steps."""
+"""`Comparison`: sweeps of several optimizers over the same grid, seeds and steps."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,34 +6,35 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from optax_extras.tasks import Goal
+from optax_extras.tuning._drawing import draw_band, nan_percentile, new_figure
 from optax_extras.tuning._result import SweepResult
-from optax_extras.tuning._task import Goal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# How much of the way from the first value to the best one the target is.
+# Share of the way from the first value to the best last one at which the target lies.
 TARGET = 0.95
 
 
 class Summary(NamedTuple):
-    """An optimizer with its best hyperparameters.
+    """Results of an optimizer with its best hyperparameters.
 
     Attributes:
-      optimizer: its name.
-      best: its hyperparameters with the best median.
-      at_edge: whether one of these is the first or the last of several, so that a wider
-        grid may have a better one.
-      median: over seeds, of the goal's metric after the last step.
-      lowest: of the seeds.
-      highest: of the seeds.
+      optimizer: name of the optimizer.
+      best: hyperparameters with the best median of the goal's metric.
+      at_edge: whether one of these is at an end of its range, so that a wider grid may
+        hold better ones.
+      median: median over seeds of the goal's metric after the last step.
+      lowest: lowest value over seeds.
+      highest: highest value over seeds.
       metrics: medians over seeds of all metrics after the last step.
-      steps_to_target: median over seeds of the steps until the target was reached, to
-        the next evaluation; infinite where half of them never did.
-      diverged: trials of the whole grid that ended without a finite value.
-      trials: their number.
+      steps_to_target: median over seeds of the first evaluated step at which the target
+        is reached; infinite if half of the seeds never reach it.
+      diverged: number of trials of the whole grid that diverged.
+      trials: number of trials of the whole grid.
       state_bytes_per_parameter: size of the optimizer's state.
-      microseconds_per_step: time of one trial's step, of many that ran at once.
+      microseconds_per_step: run time divided by the updates of all trials.
     """
 
     optimizer: str
@@ -52,17 +53,17 @@ class Summary(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Sweeps of several optimizers over the same values, seeds and steps of a task.
+    """Comparison of several optimizers by their sweeps of one task.
 
-    Each is judged at the hyperparameters with its best median, which are chosen by the
-    same trials: with few seeds all look a little better than they are.
+    Each optimizer is judged at its hyperparameters with the best median. These are
+    selected by the same trials that judge them, which flatters all with few seeds.
 
     Attributes:
-      sweeps: names of optimizers to their sweeps.
+      sweeps: sweeps by the names of their optimizers.
 
     Raises:
-      ValueError: there are none, or they are not of one task, with one goal, one number
-        of rows, the same seeds and the same evaluations.
+      ValueError: there are no sweeps, or they differ in task, goal, number of rows,
+        seeds or evaluated steps.
 
     Examples:
       >>> import optax
@@ -103,15 +104,16 @@ class Comparison:
 
     @property
     def goal(self) -> Goal:
-        """The metric that they are compared by."""
+        """Goal of the task, by which the optimizers are compared."""
         return next(iter(self.sweeps.values())).goal
 
     @property
     def target(self) -> float:
-        """95 % of the way from the first median of the goal's metric to the best last.
+        """Value at 95 % of the way from the initial to the best final median.
 
-        The first is that of the initial parameters, or, for a mean of losses, of the
-        first mini-batches. NaN where nothing finite is reached.
+        The medians are those of the goal's metric over seeds. The initial one is that
+        of the initial parameters, or of the first mini-batches if the goal is a mean
+        of losses. NaN if no optimizer ends with a finite median.
         """
         sign = 1 if self.goal.mode == "min" else -1
         curves = [sign * self.best_curves(name) for name in self.sweeps]
@@ -123,13 +125,13 @@ class Comparison:
         return float(sign * (first + TARGET * (last - first)))
 
     def best_curves(self, optimizer: str) -> np.ndarray[Any, Any]:
-        """The goal's metric at each evaluation of an optimizer's best row, (S, E)."""
+        """Goal's metric at each evaluation of an optimizer's best row, (S, E)."""
         sweep = self.sweeps[optimizer]
         curves: np.ndarray[Any, Any] = sweep.curves(self.goal.metric)[sweep.best_row()]
         return curves
 
     def summaries(self) -> list[Summary]:
-        """What each optimizer reached, in their order."""
+        """Summary of each optimizer, in the order of `sweeps`."""
         return [self._summary(*item) for item in self.sweeps.items()]
 
     def _summary(self, name: str, sweep: SweepResult) -> Summary:
@@ -161,25 +163,104 @@ class Comparison:
         )
 
     def plot(self, title: str | None = None) -> "Figure":
-        """Sensitivity to the learning rate, and the curves at the best.
+        """Draws the sensitivity to the learning rate, and the best curves.
 
-        On the left the median of the goal's metric after the last step, with its range
-        over seeds, and crosses where half of the seeds or more diverged; on the right
-        the median and range at each optimizer's best.
+        Left: median and range over seeds of the goal's metric after the last step, with
+        crosses where at least half of the seeds diverged. Right: median and range over
+        the steps, at each optimizer's best learning rate.
 
         Args:
-          title: by default the task, the number of steps and the seeds.
+          title: by default the task, the number of steps and that of seeds.
 
         Raises:
           ValueError: the sweeps are not over ``learning_rate`` alone.
           ImportError: matplotlib is not installed.
         """
-        from optax_extras.tuning import _plots
-
         for name, sweep in self.sweeps.items():
             if list(sweep.hyperparameters) != ["learning_rate"]:
                 raise ValueError(
                     "a plot needs sweeps over `learning_rate` alone, got"
                     f" {', '.join(sweep.hyperparameters)} for {name!r}"
                 )
-        return _plots.of_comparison(self, title)
+        figure = new_figure(12, 5.5)
+        left, right = figure.subplots(1, 2)
+        self._draw_sensitivity(left)
+        self._draw_curves(right)
+        self._set_limits(left, right)
+        for axes in (left, right):
+            axes.grid(alpha=0.3)
+        figure.legend(
+            *right.get_legend_handles_labels(),
+            loc="outside lower center",
+            ncols=min(5, len(self.sweeps)),
+            fontsize="small",
+            title="optimizer (best learning rate); lines are medians, bands all seeds",
+            title_fontsize="small",
+        )
+        if title is None:
+            sweep = next(iter(self.sweeps.values()))
+            title = f"{sweep.task}: {sweep.steps[-1]} steps, {len(sweep.seeds)} seeds"
+        figure.suptitle(title, fontsize="medium")
+        return figure
+
+    def _draw_sensitivity(self, axes: Any) -> None:
+        for i, sweep in enumerate(self.sweeps.values()):
+            rates, gone = sweep.hyperparameters["learning_rate"], sweep.diverged()
+            order = np.argsort(rates, kind="stable")
+            values = np.where(gone, np.nan, sweep.final(self.goal.metric))
+            line = {"marker": "o", "markersize": 3, **_style(i)}
+            draw_band(axes, rates[order], values[order], **line)
+            lost = rates[gone.mean(axis=1) >= 0.5]
+            axes.plot(
+                lost,
+                np.full(len(lost), 0.98 - 0.025 * i),  # one line for each optimizer
+                "x",
+                color=_style(i)["color"],
+                markersize=4,
+                transform=axes.get_xaxis_transform(),
+            )
+        axes.set_xscale("log")
+        axes.set_xlabel("learning rate (crosses: half of the seeds or more diverged)")
+        axes.set_ylabel(f"{self.goal.metric} after {sweep.steps[-1]} steps")
+
+    def _draw_curves(self, axes: Any) -> None:
+        for i, (name, sweep) in enumerate(self.sweeps.items()):
+            curves = self._finite_curves(name)
+            label = f"{name} ({sweep.best()['learning_rate']:.2g})"
+            steps = sweep.steps[-curves.shape[1] :]
+            draw_band(axes, steps, curves.T, label=label, **_style(i))
+        axes.axhline(self.target, color="grey", linewidth=1, linestyle=":")
+        axes.annotate(
+            f"target {self.target:.3g}",
+            (1, self.target),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            fontsize="small",
+            color="grey",
+        )
+        axes.set_xlabel("step")
+        axes.set_ylabel(f"{self.goal.metric}, each at its best learning rate")
+
+    def _set_limits(self, *pictures: Any) -> None:
+        """Cuts off values far beyond the first and the best medians."""
+        medians = np.array(
+            [nan_percentile(self._finite_curves(name).T, 50) for name in self.sweeps]
+        )
+        worst = np.nanmax(medians[:, 0], initial=-np.inf)
+        best = np.nanmin(medians[:, -1], initial=np.inf)
+        for axes in pictures:
+            if self.goal.mode == "min" and 0 <= best < worst:
+                axes.set_yscale("log")
+                axes.set_ylim(max(best / 2, worst * 1e-8), 3 * worst)
+            elif self.goal.mode == "min" and best < worst:
+                axes.set_ylim(best - (worst - best) / 10, worst + (worst - best) / 2)
+
+    def _finite_curves(self, optimizer: str) -> np.ndarray[Any, Any]:
+        curves = self.best_curves(optimizer)
+        return np.where(np.isfinite(curves), curves, np.nan)
+
+
+def _style(i: int) -> dict[str, Any]:
+    """Color and dashes of the i-th optimizer, of twenty kinds."""
+    return {"color": f"C{i % 10}", "linestyle": "--" if i // 10 % 2 else "-"}

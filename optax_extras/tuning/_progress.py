@@ -1,4 +1,4 @@
-"""A bar that shows how far a sweep is."""
+"""Progress bar of a sweep."""
 
 import contextlib
 import time
@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def progress_bar(description: str = "") -> Iterator[Callable[[int, int], None]]:
-    """Shows a bar with steps a second and an estimate of what is left.
+    """Shows a progress bar with updates per second and the time remaining.
 
-    It is drawn on standard error if that is a terminal, and goes away at the end.
+    The bar is drawn on standard error if that is a terminal, and removed at the end.
 
     Args:
-      description: what is shown before the bar.
+      description: text before the bar.
 
     Yields:
-      What `sweep` takes as ``on_progress``.
+      The ``on_progress`` argument of `sweep`.
 
     Raises:
       ImportError: rich is not installed.
@@ -58,7 +58,7 @@ def progress_bar(description: str = "") -> Iterator[Callable[[int, int], None]]:
         def on_progress(done: int, total: int) -> None:
             speed, now = "", time.perf_counter()
             if first:
-                # Counted from the first report, as compilation is before it.
+                # The first report starts the clock, which excludes compilation.
                 ((then, before),) = first
                 speed = f"{(done - before) / (now - then):,.0f} steps/s"
             else:

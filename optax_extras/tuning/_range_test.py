@@ -1,39 +1,35 @@
-"""The learning-rate range test (Smith 2015, arXiv 1506.01186)."""
+"""`lr_range_test`: the learning-rate range test (Smith 2015, arXiv 1506.01186)."""
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from optax_extras.tuning._task import Task
-from optax_extras.tuning._training import (
-    check_loss,
-    descend,
-    keyed,
-    keys_of_seed,
-    seeds_of,
-)
+from optax_extras._interrupts import interrupts_between_calls
+from optax_extras.tasks import Task
+from optax_extras.tuning._drawing import new_figure
+from optax_extras.tuning._factory import MakeOptimizer, check_factory, keyed
+from optax_extras.tuning._trial import check_loss, descend, keys_of_seed, seeds_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# A smoothed loss of so many times the lowest before it has diverged.
+# Ratio of a smoothed loss to the lowest before it from which it counts as diverged.
 DIVERGENCE = 5.0
 
 
 class Suggestion(NamedTuple):
-    """A learning rate for each seed, and what they have in common.
+    """Suggested learning rates of S seeds.
 
     Attributes:
-      rates: shape (S,); NaN where a seed has none.
-      median: over the seeds that have one; NaN if none has.
-      lowest: of these seeds.
-      highest: of these seeds.
+      rates: shape (S,); NaN where a seed suggests none.
+      median: median of the rates that are not NaN; NaN if there are none.
+      lowest: lowest of these rates.
+      highest: highest of these rates.
     """
 
     rates: np.ndarray[Any, Any]
@@ -44,14 +40,14 @@ class Suggestion(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LRRangeResult:
-    """What a learning-rate range test gave, with S seeds and T steps.
+    """Measurements of a learning-rate range test with S seeds and T steps.
 
     Attributes:
-      task: the task's name.
-      learning_rates: that of each step, shape (T,).
+      task: name of the task.
+      learning_rates: learning rate of each step, shape (T,).
       seeds: shape (S,).
-      losses: of the mini-batches, before each step, shape (S, T).
-      smoothing: the decay of the average that ``smoothed`` is.
+      losses: loss of each mini-batch before its step, shape (S, T).
+      smoothing: decay of the average in ``smoothed``.
     """
 
     task: str
@@ -62,7 +58,7 @@ class LRRangeResult:
 
     @property
     def smoothed(self) -> np.ndarray[Any, Any]:
-        """The exponential average of the losses, without bias; (S, T)."""
+        """Bias-corrected exponential moving average of the losses, (S, T)."""
         decay, average, rows = self.smoothing, np.zeros(len(self.seeds)), []
         with np.errstate(invalid="ignore", over="ignore"):
             for t, losses in enumerate(self.losses.T.astype(np.float64)):
@@ -72,9 +68,10 @@ class LRRangeResult:
 
     @property
     def divergence(self) -> np.ndarray[Any, Any]:
-        """The step at which each seed diverged, T where it did not; (S,).
+        """Step at which each seed diverged, or T if it did not, (S,).
 
-        There the smoothed loss is five times its lowest value before, or not finite.
+        A seed diverges when its smoothed loss exceeds five times the lowest value so
+        far, or is not finite.
         """
         smoothed = np.where(np.isfinite(self.smoothed), self.smoothed, np.inf)
         lowest = np.minimum.accumulate(smoothed, axis=1)
@@ -86,10 +83,10 @@ class LRRangeResult:
 
     @property
     def steepest(self) -> Suggestion:
-        """The rate at which the smoothed loss falls fastest against log(rate).
+        """Rate at which the smoothed loss falls fastest against log(rate).
 
-        The first smoothing/(1 − smoothing) steps, whose averages are of few losses,
-        are left out.
+        The first smoothing/(1 − smoothing) steps are left out, because their averages
+        are over few losses.
         """
         rates, first = [], round(self.smoothing / (1 - self.smoothing))
         for smoothed, end in zip(self.smoothed, self.divergence, strict=True):
@@ -101,19 +98,40 @@ class LRRangeResult:
 
     @property
     def tenth_of_divergence(self) -> Suggestion:
-        """A tenth of the rate at which the loss diverged; NaN where it did not."""
+        """A tenth of the rate at which the loss diverged; NaN if it did not."""
         beyond = np.append(self.learning_rates, np.nan)
         return _suggestion(beyond[self.divergence] / 10)
 
     def plot(self) -> "Figure":
-        """The losses against the learning rate, with both suggestions.
+        """Draws the smoothed losses over the learning rate, with both suggestions.
 
         Raises:
           ImportError: matplotlib is not installed.
         """
-        from optax_extras.tuning import _plots
-
-        return _plots.of_range_test(self)
+        figure = new_figure(7, 4.5)
+        axes = figure.add_subplot()
+        smoothed, ends = self.smoothed, self.divergence
+        for i, (losses, end) in enumerate(zip(smoothed, ends, strict=True)):
+            label = f"{len(ends)} seeds, until they diverge" if not i else None
+            rates = self.learning_rates[:end]
+            axes.plot(rates, losses[:end], color="tab:blue", alpha=0.5, label=label)
+        for name, color, found in (
+            ("steepest descent", "tab:green", self.steepest),
+            ("a tenth of divergence", "tab:orange", self.tenth_of_divergence),
+        ):
+            if np.isfinite(found.median):
+                label = f"{name}: {found.median:.2g}"
+                axes.axvline(found.median, color=color, label=label)
+                axes.axvspan(found.lowest, found.highest, color=color, alpha=0.15)
+        axes.set_xscale("log")
+        if np.nanmin(self.losses) > 0:
+            axes.set_yscale("log")
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel(f"loss, averaged with a decay of {self.smoothing:g}")
+        axes.set_title(f"{self.task}: learning-rate range test", fontsize="medium")
+        axes.legend(fontsize="small")
+        axes.grid(alpha=0.3)
+        return figure
 
 
 def _suggestion(rates: Any) -> Suggestion:
@@ -128,7 +146,7 @@ def _suggestion(rates: Any) -> Suggestion:
 
 def lr_range_test(
     task: Task,
-    make_optimizer: Callable[..., optax.GradientTransformation],
+    make_optimizer: MakeOptimizer,
     *,
     min_lr: float = 1e-5,
     max_lr: float = 10.0,
@@ -136,28 +154,30 @@ def lr_range_test(
     seeds: int | Sequence[int] = 5,
     smoothing: float = 0.9,
 ) -> LRRangeResult:
-    """Trains once for each seed with a learning rate that grows in equal ratios.
+    """Trains each seed once with a learning rate that grows exponentially.
 
-    The loss first stands still, then falls, then diverges; a good constant rate lies
-    where it falls. The test is quick and rough: its answer moves with the range, the
-    number of steps and the seed, which is why it is repeated over seeds.
+    The loss is flat at first, then falls, then diverges; a good constant rate lies
+    where it falls. The test is quick and rough: its suggestions depend on the range,
+    the number of steps and the seed, so it is repeated over seeds.
 
     Args:
       task: what to train.
-      make_optimizer: called with ``learning_rate``, a traced 0-d array, and with
-        ``key`` where it takes one; makes the whole optimizer.
-      min_lr: the first rate, above 0.
-      max_lr: the last, above ``min_lr``.
+      make_optimizer: factory of the whole optimizer, called with ``learning_rate``, a
+        traced 0-d array, and with ``key`` if it has such an argument.
+      min_lr: first rate, above 0.
+      max_lr: last rate, above ``min_lr``.
       steps: number of updates, at least 2.
-      seeds: their number, from 0, or the seeds themselves.
+      seeds: number of seeds, counted from 0, or the seeds.
       smoothing: decay of the average of the losses, in [0, 1).
 
     Returns:
-      The losses, and the rates they suggest.
+      The losses and the learning rates that they suggest.
 
     Raises:
-      ValueError: a number is out of its range, there are no seeds, or the loss is not a
+      ValueError: a number is out of range, there are no seeds, or the loss is not a
         scalar.
+      TypeError: ``make_optimizer`` does not take ``learning_rate``, or needs other
+        arguments.
 
     Examples:
       >>> import optax
@@ -182,12 +202,13 @@ def lr_range_test(
     if not 0 <= smoothing < 1:
         raise ValueError(f"`smoothing` must be in [0, 1), got {smoothing}")
     seed_array = seeds_of(seeds)
+    check_factory(make_optimizer, ["learning_rate"])
     check_loss(task)
     rates = np.geomspace(min_lr, max_lr, steps)
 
     def trial(seed: jax.Array) -> jax.Array:
         keys = keys_of_seed(seed)
-        make = keyed(make_optimizer, keys)
+        make = keyed(make_optimizer, keys.optimizer)
 
         def step(carry: Any, entry: Any) -> Any:
             rate, *rest = entry
@@ -202,5 +223,8 @@ def lr_range_test(
         _, losses = jax.lax.scan(step, carry, entries)
         return losses
 
-    losses = jax.jit(jax.vmap(trial))(jnp.asarray(seed_array, jnp.uint32))
-    return LRRangeResult(task.name, rates, seed_array, np.asarray(losses), smoothing)
+    with interrupts_between_calls() as raise_pending:
+        losses = jax.jit(jax.vmap(trial))(jnp.asarray(seed_array, jnp.uint32))
+        fetched = np.asarray(losses)
+        raise_pending()
+    return LRRangeResult(task.name, rates, seed_array, fetched, smoothing)

@@ -1,13 +1,14 @@
-"""What a sweep gave, as arrays with named axes."""
+"""`SweepResult`: what a sweep measured, as arrays."""
 
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optax_extras.tuning._task import Goal
+from optax_extras.tasks import Goal, Mode
+from optax_extras.tuning._drawing import draw_band, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,23 +18,22 @@ _FORMAT = 1
 
 @dataclasses.dataclass(frozen=True)
 class SweepResult:
-    """What the trials of a sweep gave.
+    """Measurements of a sweep with R rows of hyperparameters, S seeds, E evaluations.
 
-    With R rows of hyperparameters, S seeds and E evaluations, of which the first is
-    that of the initial parameters:
+    The first evaluation is that of the initial parameters.
 
     Attributes:
-      task: the task's name.
-      goal: the task's metric to compare by, and whether it is to be low or high.
-      hyperparameters: names to the values in each row, shape (R,).
+      task: name of the task.
+      goal: the task's goal: a metric, and whether it should be low or high.
+      hyperparameters: values in each row by name, each of shape (R,).
       seeds: shape (S,).
       steps: updates done at each evaluation; int, shape (E,).
-      metrics: the task's metrics, each of shape (R, S, E).
-      losses: the mean of the mini-batches' losses between evaluations, (R, S, E − 1).
+      metrics: the task's metrics by name, each of shape (R, S, E).
+      losses: mean loss of the mini-batches between evaluations, (R, S, E − 1).
       compile_seconds: time to trace and compile the finished chunks.
-      run_seconds: time to run and evaluate them.
+      run_seconds: time to run and evaluate the finished chunks.
       state_bytes_per_parameter: size of the optimizer's state.
-      planned: the rows there were to be, more than R where it was interrupted.
+      planned: rows of the whole sweep, more than R if it was interrupted.
     """
 
     task: str
@@ -50,14 +50,16 @@ class SweepResult:
 
     @property
     def seconds_per_step(self) -> float:
-        """Time of one trial's step, of many that ran at once, with its evaluation."""
+        """Run time divided by the updates of all trials; evaluations are included."""
         return self.run_seconds / (self.losses[..., 0].size * float(self.steps[-1]))
 
     def curves(self, metric: str) -> np.ndarray[Any, Any]:
-        """A metric at each evaluation, (R, S, E).
+        """Values of a metric at each evaluation, (R, S, E).
 
-        Of ``"loss"``, the mean since the last evaluation, and ``"mean_loss"``, the mean
-        since the first step, the initial parameters have none: (R, S, E − 1).
+        Args:
+          metric: one of `metrics`; or ``"loss"``, the mean loss since the last
+            evaluation, or ``"mean_loss"``, that since the first step. These two start
+            at the second evaluation: (R, S, E − 1).
 
         Raises:
           ValueError: there is no such metric.
@@ -76,7 +78,7 @@ class SweepResult:
         return known[metric]
 
     def final(self, metric: str) -> np.ndarray[Any, Any]:
-        """The last of the `curves`, (R, S).
+        """Last value of a metric that `curves` knows, (R, S).
 
         Raises:
           ValueError: there is no such metric.
@@ -85,46 +87,50 @@ class SweepResult:
         return values
 
     def best(
-        self, metric: str | None = None, mode: Literal["min", "max"] = "min"
+        self, metric: str | None = None, mode: Mode | None = None
     ) -> dict[str, float]:
-        """The hyperparameters whose median over seeds of a final metric is best.
+        """Hyperparameters with the best final metric, by the median over seeds.
 
-        A seed that diverged counts as the worst there can be.
+        A seed that diverged counts as worse than all others.
 
         Args:
-          metric: one that `curves` knows; by default the task's goal, with its own
-            mode.
-          mode: whether the metric is to be low or high.
+          metric: one that `curves` knows; by default that of the task's goal.
+          mode: ``"min"`` if low values are better, ``"max"`` if high values are. It may
+            be omitted for the goal's metric and for losses that the task minimises,
+            ``"loss"`` and ``"mean_loss"``.
 
         Raises:
-          ValueError: there is no such metric or mode.
+          ValueError: there is no such metric or mode, or the mode is needed.
         """
         row = self.best_row(metric, mode)
         return {k: v[row].item() for k, v in self.hyperparameters.items()}
 
-    def best_row(
-        self, metric: str | None = None, mode: Literal["min", "max"] = "min"
-    ) -> int:
-        """The index of these."""
-        if metric is None:
-            metric, mode = self.goal
+    def best_row(self, metric: str | None = None, mode: Mode | None = None) -> int:
+        """Row index of `best`."""
+        metric = self.goal.metric if metric is None else metric
+        values = self.final(metric)
+        if mode is None:
+            known: dict[str, Mode] = {"loss": "min", "mean_loss": "min"}
+            mode = (known | dict([self.goal])).get(metric)
         if mode not in ("min", "max"):
-            raise ValueError(f"`mode` must be 'min' or 'max', got {mode!r}")
-        values = self.final(metric) * (1 if mode == "min" else -1)
+            raise ValueError(
+                f"`mode` must be 'min' or 'max' for metric {metric!r}, got {mode!r}"
+            )
+        values = values * (1 if mode == "min" else -1)
         worst = np.where(np.isfinite(values) & ~self.diverged(), values, np.inf)
         return int(np.argmin(np.median(worst, axis=1)))
 
     def diverged(self) -> np.ndarray[Any, Any]:
-        """Whether a trial's loss or metrics ended without a finite value; (R, S)."""
+        """Whether the last loss or metric of a trial is not finite, (R, S)."""
         ends = [self.losses[..., -1], *(m[..., -1] for m in self.metrics.values())]
         finite: np.ndarray[Any, Any] = np.all(np.isfinite(ends), axis=0)
         return ~finite
 
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
-        """A table with a row for every trial and evaluation, column by column.
+        """Columns of a table with a row for every trial and evaluation.
 
-        The columns are the hyperparameters, ``seed``, ``step``, ``loss``, which the
-        initial parameters do not have, and the metrics.
+        They are the hyperparameters, ``seed``, ``step``, ``loss`` (NaN at the first
+        evaluation) and the metrics.
         """
         shape = (*self.losses.shape[:2], len(self.steps))
         rows, seeds, steps = (index.ravel() for index in np.indices(shape))
@@ -138,7 +144,7 @@ class SweepResult:
         }
 
     def to_dataframe(self) -> Any:
-        """The `columns` as a `pandas.DataFrame`.
+        """`columns` as a `pandas.DataFrame`.
 
         Raises:
           ImportError: pandas is not installed.
@@ -154,22 +160,19 @@ class SweepResult:
     def plot(
         self, metric: str | None = None, hyperparameter: str | None = None
     ) -> "Figure":
-        """Sensitivity to a hyperparameter, and the losses of the best trials.
+        """Draws the sensitivity to a hyperparameter, and the best trials.
 
-        On the left the median and the range over seeds of a final metric, with the
-        values at which seeds diverged in red; on the right the losses of the row that
-        is best by the task's goal.
+        Left: median and range over seeds of a final metric, with red lines where seeds
+        diverged. Right: losses of the row that is best by the task's goal.
 
         Args:
-          metric: one that `curves` knows; by default the task's goal.
-          hyperparameter: by default ``learning_rate`` or the first.
+          metric: one that `curves` knows; by default that of the task's goal.
+          hyperparameter: abscissa; by default ``learning_rate``, else the first.
 
         Raises:
           ValueError: there is no such metric or hyperparameter.
           ImportError: matplotlib is not installed.
         """
-        from optax_extras.tuning import _plots
-
         names = list(self.hyperparameters)
         if hyperparameter is None:
             hyperparameter = "learning_rate" if "learning_rate" in names else names[0]
@@ -178,10 +181,54 @@ class SweepResult:
                 f"`hyperparameter` must be one of {', '.join(names)}, got"
                 f" {hyperparameter!r}"
             )
-        return _plots.of_sweep(self, metric or self.goal[0], hyperparameter)
+        figure = new_figure(10, 4)
+        left, right = figure.subplots(1, 2)
+        self._draw_sensitivity(left, metric or self.goal.metric, hyperparameter)
+        self._draw_best(right)
+        figure.suptitle(f"{self.task}: {len(self.seeds)} seeds", fontsize="medium")
+        return figure
+
+    def _draw_sensitivity(self, axes: Any, metric: str, hyperparameter: str) -> None:
+        x = self.hyperparameters[hyperparameter]
+        values = np.where(self.diverged(), np.nan, self.final(metric))
+        if len(np.unique(x)) == len(x):  # one row for each value
+            order = np.argsort(x, kind="stable")
+            line = {"marker": "o", "markersize": 3, "label": "median", "color": "C0"}
+            draw_band(axes, x[order], values[order], "all seeds", **line)
+        else:
+            cloud = np.repeat(x, values.shape[1])
+            axes.plot(cloud, values.ravel(), "o", alpha=0.4, label="each trial")
+        gone = self.diverged().mean(axis=1)
+        for value, share in zip(x, gone, strict=True):
+            if share:
+                shade = 0.15 + 0.35 * share
+                axes.axvline(value, color="tab:red", alpha=shade, zorder=0)
+        if gone.any():
+            axes.plot([], [], color="tab:red", alpha=0.5, label="seeds diverged")
+        if (x > 0).all() and x.max() > 10 * x.min():
+            axes.set_xscale("log")
+        if np.nanmin(values, initial=np.inf) > 0:
+            axes.set_yscale("log")
+        axes.set_xlabel(hyperparameter)
+        axes.set_ylabel(f"{metric} after {self.steps[-1]} steps")
+        axes.legend(fontsize="small")
+
+    def _draw_best(self, axes: Any) -> None:
+        losses = self.losses[self.best_row()]
+        losses = np.where(np.isfinite(losses), losses, np.nan)
+        line = {"label": "median", "color": "C0"}
+        draw_band(axes, self.steps[1:], losses.T, "all seeds", **line)
+        if np.nanmin(losses, initial=np.inf) > 0:
+            axes.set_yscale("log")
+        axes.legend(fontsize="small")
+        axes.grid(alpha=0.3)
+        best = ", ".join(f"{name} = {value:.3g}" for name, value in self.best().items())
+        axes.set_title(f"best {self.goal.metric}: {best}", fontsize="small")
+        axes.set_xlabel("step")
+        axes.set_ylabel("mean loss of mini-batches")
 
     def save(self, path: str | Path) -> None:
-        """Writes an ``.npz`` file that `load` reads; nothing is pickled."""
+        """Writes an ``.npz`` file without pickles, which `load` reads."""
         arrays = {f"hyperparameter/{k}": v for k, v in self.hyperparameters.items()}
         arrays |= {f"metric/{k}": v for k, v in self.metrics.items()}
         head = {
@@ -193,7 +240,7 @@ class SweepResult:
             "state_bytes_per_parameter": self.state_bytes_per_parameter,
             "planned": self.planned,
         }
-        # Replacing a file whole keeps the last one when interrupted here.
+        # Renaming is atomic: an interrupt here leaves the last complete file.
         unfinished = Path(f"{path}.unfinished")
         with unfinished.open("wb") as file:
             np.savez(
@@ -209,10 +256,10 @@ class SweepResult:
 
     @classmethod
     def load(cls, path: str | Path) -> "SweepResult":
-        """Reads what `save` wrote.
+        """Reads a file that `save` wrote.
 
         Raises:
-          ValueError: the file is not one of these.
+          ValueError: it is another file.
         """
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)

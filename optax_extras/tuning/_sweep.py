@@ -1,9 +1,7 @@
-"""Many trials as one program: hyperparameters are data, and trials a mapped axis."""
+"""`sweep`: many trials as one program, with hyperparameters and seeds as arguments."""
 
-import inspect
-import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,12 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from optax_extras._interrupts import interrupts_between_calls
+from optax_extras.tasks import Task
+from optax_extras.tuning._chunks import Chunks, Grid, device_memory, fit_chunks
+from optax_extras.tuning._factory import MakeOptimizer, check_factory
+from optax_extras.tuning._programs import trials_of
 from optax_extras.tuning._result import SweepResult
-from optax_extras.tuning._task import Task
-from optax_extras.tuning._training import check_loss, seeds_of
-from optax_extras.tuning._trials import MakeOptimizer, Measured, trials_of
+from optax_extras.tuning._trial import check_loss, seeds_of
 
 
 def sweep(
@@ -34,49 +34,53 @@ def sweep(
     resume: str | Path | None = None,
     on_progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> SweepResult:
-    """Trains a task with every value of some hyperparameters and every seed.
+    """Trains a task for every combination of hyperparameters and seeds.
 
-    All trials run as one compiled program, a `jax.vmap` over hyperparameters and seeds,
-    which is compiled once whatever the values are, and not again by another sweep of as
-    many trials with the same ``task`` and ``make_optimizer``, which like a function
-    under `jax.jit` are taken to be pure. What a trial draws depends on its seed alone:
-    its numbers are those of the same trial run alone, to the rounding of products of
-    other shapes. A trial that diverges has infinities or NaN in its own row and harms
-    no other.
+    All trials run as one compiled program: a `jax.vmap` over rows of hyperparameters
+    and over seeds. Both are arguments of the program, which is not compiled again for
+    other values, nor by a later sweep with the same ``task``, ``make_optimizer`` and
+    numbers of rows and seeds. Like a function under `jax.jit`, ``make_optimizer`` must
+    be pure.
+
+    Random numbers of a trial depend on its seed alone. Its results equal those of the
+    same trial run alone up to rounding, because matrix products have other shapes. A
+    trial that diverges does not affect the others.
 
     Args:
       task: what to train.
-      make_optimizer: called with traced 0-d arrays by the names of the
-        hyperparameters, and with a ``key`` of each seed's own where it takes one and
-        the sweep does not name it; makes the whole optimizer.
-      hyperparameters: names to values. The trials are their grid, the last name varying
-        fastest, or with ``zipped`` their rows.
+      make_optimizer: factory of the whole optimizer. It is called with the
+        hyperparameters by name, as traced 0-d arrays, and with a ``key`` that depends
+        on the seed if it has such an argument and the sweep does not name it.
+      hyperparameters: values by name. The rows are their grid, with the last name
+        varying fastest, or with ``zipped`` the tuples of values at equal positions.
       steps: updates of each trial, at least 1.
-      seeds: their number, from 0, or the seeds themselves; for initial parameters, the
-        order of the data and the loss.
-      eval_every: updates between metrics; by default about a tenth of ``steps``.
-      zipped: whether values are taken together, the first with the first.
-      trials_at_once: rows of hyperparameters, each with all seeds, in memory together,
-        at most; all by default. It does not change a result.
-      memory_limit: bytes that these may take on a device, by default what it has if it
-        tells. If all do not fit, they run in equal chunks of a program compiled anew.
-        The data is not counted.
-      mesh: devices that share the rows, also of several processes, each of which makes
-        the same call.
-      resume: an ``.npz`` file that finished chunks of ``trials_at_once`` rows are
-        written to, and read from if it is there: an interrupted sweep goes on after its
-        last chunk.
-      on_progress: called with the updates done and their total, over all trials.
+      seeds: number of seeds, counted from 0, or the seeds. A seed determines the
+        initial parameters, the order of the data and the keys of the loss.
+      eval_every: updates between evaluations of the metrics; by default about a tenth
+        of ``steps``.
+      zipped: whether to pair the values by position instead of making a grid.
+      trials_at_once: maximal number of rows in memory at once, each with all seeds; all
+        by default. It does not change the results.
+      memory_limit: bytes that the trials may take on each device, by default the memory
+        that the device reports. If the rows do not fit, they run in equal chunks of a
+        program compiled for that size. The data is not counted.
+      mesh: devices over which the rows are distributed. They may belong to several
+        processes, each of which makes the same call.
+      resume: path of an ``.npz`` file. Each finished chunk of ``trials_at_once`` rows
+        is saved there, and an interrupted sweep continues after its last chunk.
+      on_progress: called with the number of updates done and their total, over all
+        trials.
 
     Returns:
-      Metrics, losses, and what they cost; after Ctrl-C those of the finished chunks,
-      if there are any.
+      Metrics, losses and costs. After Ctrl-C they are those of the finished chunks, if
+      there are any.
 
     Raises:
       ValueError: there are no values or no seeds, zipped values differ in number, a
         number of steps is below 1, the loss is not a scalar, a row does not fit in
         ``memory_limit``, or ``resume`` is the file of another sweep.
-      TypeError: ``make_optimizer`` does not take the names.
+      TypeError: ``make_optimizer`` does not take the hyperparameters, or needs other
+        arguments.
 
     Examples:
       >>> import optax
@@ -87,7 +91,7 @@ def sweep(
       ... )
       >>> result.metrics["test_accuracy"].shape  # values, seeds, evaluations
       (3, 2, 11)
-      >>> best = result.best("train_loss")
+      >>> best = result.best("train_loss", "min")
       >>> sorted(best)
       ['learning_rate']
     """
@@ -101,148 +105,60 @@ def sweep(
         if number < 1:
             raise ValueError(f"`{name}` must be >= 1, got {number}")
     rows = _rows(hyperparameters, zipped)
-    _check_names(make_optimizer, rows)
-    seed_array = seeds_of(seeds)
+    check_factory(make_optimizer, rows)
+    grid = Grid(rows, seeds_of(seeds), np.array([*range(0, steps, eval_every), steps]))
     check_loss(task)
     if mesh is not None and (trials_at_once or 0) % mesh.size:
         raise ValueError(
             f"`trials_at_once` must be a multiple of the mesh's {mesh.size} devices,"
             f" got {trials_at_once}"
         )
+    chunks = Chunks(task, grid, resume)
+    if chunks.finished == len(grid):
+        return chunks.result()
     sharding = _sharding_of_rows(mesh)
-    program = trials_of(task, make_optimizer, eval_every, sharding)
-    count = len(next(iter(rows.values())))
-    evaluated = np.array([*range(0, steps, eval_every), steps])
-    device_seeds = jnp.asarray(seed_array, jnp.uint32)
+    trials = trials_of(task, make_optimizer, eval_every, sharding)
+    device_seeds = jnp.asarray(grid.seeds, jnp.uint32)
 
-    def chunk(first: int, size: int) -> Any:
-        # The last chunk is filled up with its last row, to have the others' shape.
-        indices = np.minimum(np.arange(first, first + size), count - 1)
+    def values(first: int, size: int) -> Any:
+        # The last chunk repeats the last row, so that all chunks have one shape.
+        indices = np.minimum(np.arange(first, first + size), len(grid) - 1)
         arrays = {name: jnp.asarray(v[indices]) for name, v in rows.items()}
         return arrays if sharding is None else jax.device_put(arrays, sharding)
 
-    def result(parts: Sequence[Measured]) -> SweepResult:
-        metrics, losses = jax.tree.map(
-            lambda *x: np.concatenate(x), *((p.metrics, p.losses) for p in parts)
-        )
-        return SweepResult(
-            task=task.name,
-            goal=task.goal,
-            hyperparameters={k: v[: len(losses)] for k, v in rows.items()},
-            seeds=seed_array,
-            steps=evaluated,
-            metrics=metrics,
-            losses=losses,
-            compile_seconds=compile_seconds,
-            run_seconds=sum(p.seconds for p in parts),
-            state_bytes_per_parameter=state_bytes,
-            planned=count,
-        )
-
-    found = _read(resume, rows, seed_array, evaluated, task.name)
-    if found is not None and len(found.losses) == count:
-        return found
     started = time.perf_counter()
-    size, state_bytes = _rows_that_fit(
-        lambda size: program.compile(chunk(0, size), device_seeds),
-        count,
-        trials_at_once or count,
+    size, compiled = fit_chunks(
+        lambda size: trials.compile(values(0, size), device_seeds),
+        len(grid),
+        trials_at_once or len(grid),
         mesh.size if mesh else 1,
-        _device_memory() if memory_limit is None else memory_limit,
+        device_memory() if memory_limit is None else memory_limit,
     )
-    compile_seconds = time.perf_counter() - started
-    parts: list[Measured] = []
-    if found is not None:
-        compile_seconds += found.compile_seconds
-        parts = [Measured(found.metrics, found.losses, found.run_seconds)]
-    per_row = len(seed_array) * steps
+    chunks.compile_seconds += time.perf_counter() - started
+    chunks.state_bytes_per_parameter = compiled.state_bytes_per_parameter
     try:
         with interrupts_between_calls() as raise_pending:
-            for first in range(sum(len(p.losses) for p in parts), count, size):
-                kept = min(size, count - first)
+            while (first := chunks.finished) < len(grid):
 
-                def report(done: int, first: int = first, kept: int = kept) -> None:
+                def report(done: int, first: int = first) -> None:
+                    rows_of_chunk = min(size, len(grid) - first)
+                    row_steps = first * steps + rows_of_chunk * done
                     on_progress(
-                        first * per_row + done * kept * len(seed_array), count * per_row
+                        row_steps * len(grid.seeds),
+                        len(grid) * steps * len(grid.seeds),
                     )
                     raise_pending()
 
-                part = program.run(chunk(first, size), device_seeds, steps, report)
-                metrics = {name: m[:kept] for name, m in part.metrics.items()}
-                parts.append(Measured(metrics, part.losses[:kept], part.seconds))
-                if resume is not None and jax.process_index() == 0:
-                    result(parts).save(resume)
+                part = compiled.run(values(first, size), device_seeds, steps, report)
+                chunks.add(part)
     except KeyboardInterrupt:
-        if not parts:
+        if not chunks.finished:
             raise
-    return result(parts)
-
-
-def _device_memory() -> float:
-    """The bytes JAX may use of a device; infinite where it does not tell, as on CPU."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    return float(stats.get("bytes_limit", math.inf))
-
-
-def _rows_that_fit(
-    compile_rows: Callable[[int], tuple[int, float]],
-    count: int,
-    most: int,
-    unit: int,
-    limit: float,
-) -> tuple[int, float]:
-    """The rows of each of the fewest equal chunks that fit, a multiple of a unit.
-
-    Compiling some rows tells the bytes they take and those of the optimizer's state for
-    each parameter, which are returned too.
-    """
-
-    def even(size: int) -> int:
-        chunks = -(-count // size)
-        return -(-count // (chunks * unit)) * unit
-
-    size = even(min(most, count))
-    while (compiled := compile_rows(size))[0] > limit:
-        used = compiled[0]
-        if size == unit:
-            raise ValueError(
-                f"`memory_limit` must be at least the {used} bytes that {unit} rows"
-                f" with all their seeds take on a device, got {limit}"
-            )
-        size = even(max(unit, min(int(size * limit / used), size - unit)))
-    return size, compiled[1]
-
-
-def _read(
-    path: str | Path | None,
-    rows: Mapping[str, np.ndarray[Any, Any]],
-    seeds: np.ndarray[Any, Any],
-    evaluated: np.ndarray[Any, Any],
-    task: str,
-) -> SweepResult | None:
-    """The chunks of an interrupted sweep, which must be this one; None at first."""
-    if path is None or not Path(path).exists():
-        return None
-    found = SweepResult.load(path)
-    done = len(found.losses)
-    pairs: tuple[tuple[str, Any, Any], ...] = (
-        ("task", task, found.task),
-        ("seeds", seeds, found.seeds),
-        ("steps", evaluated, found.steps),
-        ("hyperparameters", list(rows), list(found.hyperparameters)),
-        *((k, v[:done], found.hyperparameters.get(k)) for k, v in rows.items()),
-    )
-    for name, ours, theirs in pairs:
-        if not np.array_equal(ours, theirs):
-            raise ValueError(
-                f"`resume` is the file of another sweep: its {name} are {theirs}, not"
-                f" {ours}"
-            )
-    return found
+    return chunks.result()
 
 
 def _sharding_of_rows(mesh: Mesh | None) -> NamedSharding | None:
-    """Each device of a mesh has its share of the rows."""
+    """Sharding that splits the rows over all axes of a mesh."""
     if mesh is None:
         return None
     kinds = (AxisType.Auto,) * len(mesh.axis_names)
@@ -254,7 +170,7 @@ def _sharding_of_rows(mesh: Mesh | None) -> NamedSharding | None:
 def _rows(
     hyperparameters: Mapping[str, Any], zipped: bool
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """The values of every hyperparameter in every trial."""
+    """Values of each hyperparameter in every row of the grid, or in the zipped rows."""
     values = {name: np.asarray(v) for name, v in hyperparameters.items()}
     for name, array in values.items():
         if array.ndim != 1 or not array.size or array.dtype.kind not in "fiu":
@@ -273,15 +189,3 @@ def _rows(
             f"zipped `hyperparameters` must have one number of values, got {lengths}"
         )
     return values
-
-
-def _check_names(make_optimizer: MakeOptimizer, names: Iterable[str]) -> None:
-    parameters = inspect.signature(make_optimizer).parameters
-    if any(p.kind == p.VAR_KEYWORD for p in parameters.values()):
-        return
-    for name in names:
-        if name not in parameters:
-            raise TypeError(
-                f"`make_optimizer` must take every hyperparameter, got {name!r};"
-                f" it takes {', '.join(parameters)}"
-            )

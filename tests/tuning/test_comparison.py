@@ -1,6 +1,5 @@
 """Comparisons of sweeps, and the bar that shows how far one is."""
 
-import dataclasses
 import io
 
 import numpy as np
@@ -11,10 +10,8 @@ from optax_extras.tuning import (
     Comparison,
     Goal,
     SweepResult,
-    load_task,
     noisy_quadratic,
     progress_bar,
-    quadratic,
     sweep,
 )
 
@@ -187,14 +184,3 @@ def test_no_bar_outside_a_terminal(monkeypatch):
     with progress_bar("quadratic") as on_progress:
         on_progress(30, 30)
     assert not output.getvalue().strip()
-
-
-def test_arguments_of_a_task():
-    assert load_task("quadratic", dimensions=3).name == quadratic().name
-    with pytest.raises(ValueError, match="task 'line' does not take `batch_size`"):
-        load_task("line", batch_size=3)
-    with pytest.raises(ValueError, match=r"test_comparison:TASK' does not take `x`"):
-        load_task(f"{__name__}:TASK", x=3)
-
-
-TASK = dataclasses.replace(quadratic(), name="own")

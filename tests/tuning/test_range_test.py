@@ -1,6 +1,7 @@
-"""The range test: its ramp, its averages, and what they suggest."""
+"""Range tests: the ramp of rates, the averages and the suggestions."""
 
 import dataclasses
+import signal
 
 import jax
 import numpy as np
@@ -8,13 +9,7 @@ import optax
 import pytest
 
 import optax_extras as ox
-from optax_extras.tuning import (
-    LRRangeResult,
-    digits,
-    lr_range_test,
-    quadratic,
-    train,
-)
+from optax_extras.tuning import LRRangeResult, digits, lr_range_test, quadratic
 
 
 def result_of(losses, smoothing=0.0):
@@ -132,6 +127,24 @@ def test_plotting():
 
 def test_a_loss_that_is_not_a_scalar():
     task = dataclasses.replace(quadratic(), loss=lambda x, batch, key: x)
-    for run in (lr_range_test, lambda task, make: train(task, make(0.1), steps=1)):
-        with pytest.raises(ValueError, match=r"must be a scalar, got shape \(20,\)"):
-            run(task, optax.sgd)
+    with pytest.raises(ValueError, match=r"must be a scalar, got shape \(20,\)"):
+        lr_range_test(task, optax.sgd)
+
+
+def test_a_factory_that_needs_more():
+    with pytest.raises(TypeError, match=r"no argument but `learning_rate` .*`stddev`"):
+        lr_range_test(quadratic(), ox.anti_pgd)
+
+
+def test_ctrl_c_is_raised_after_the_computation():
+    traced = []
+
+    def make(learning_rate):
+        if not traced:
+            signal.raise_signal(signal.SIGINT)
+        traced.append(None)
+        return optax.sgd(learning_rate)
+
+    with pytest.raises(KeyboardInterrupt):
+        lr_range_test(quadratic(), make, steps=5, seeds=1)
+    assert len(traced) == 2  # the trace went on

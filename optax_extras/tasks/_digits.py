@@ -1,4 +1,4 @@
-"""Handwritten digits: a small network on scikit-learn's bundled data."""
+"""Classification of handwritten digits by a small network."""
 
 from itertools import pairwise
 from typing import Any
@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optax_extras.tuning import _real_data
-from optax_extras.tuning._batches import minibatches
-from optax_extras.tuning._task import Goal, Task
+from optax_extras.tasks import _real_data
+from optax_extras.tasks._batches import minibatches
+from optax_extras.tasks._task import Goal, Task
 
 _CLASSES = 10
 _LABEL_SEED = 0
@@ -21,27 +21,27 @@ def digits(
     hidden: int | None = 64,
     wrong_labels: float = 0.0,
 ) -> Task:
-    """A one-hidden-layer network on 8×8 images of handwritten digits.
+    """Network with one hidden layer on 8×8 images of handwritten digits.
 
     The 1797 images come with scikit-learn (Alpaydin & Kaynak 1998, UCI "Optical
-    Recognition of Handwritten Digits"). A quarter, the same one always and with every
-    digit's share, is the test set; pixels are standardised by the training set.
+    Recognition of Handwritten Digits"). A fixed, stratified quarter is the test set;
+    pixels are standardised with the statistics of the training set.
 
     Args:
-      batch_size: images in a mini-batch, drawn without replacement within an epoch,
-        whose remainder is left out; None is the whole training set.
-      hidden: units of the hidden layer, with ReLU; None for softmax regression.
-      wrong_labels: the fraction of training labels, in [0, 1], that are replaced by
-        another digit, the same ones always. The test set keeps its own.
+      batch_size: images per mini-batch, sampled without replacement within an epoch;
+        None for the whole training set.
+      hidden: number of hidden units, with ReLU; None for softmax regression.
+      wrong_labels: fraction of training labels, in [0, 1], that are replaced by another
+        digit. The same labels are wrong in every run; test labels are correct.
 
     Returns:
-      A task whose metrics are ``train_loss`` and ``test_loss``, the mean cross-entropy
-      in nats, and ``test_accuracy``, a fraction. The goal is a low test loss, or, with
-      wrong labels, a high accuracy.
+      A task with the metrics ``train_loss`` and ``test_loss``, the mean cross-entropy
+      in nats, and ``test_accuracy``, a fraction. The goal is a low test loss, or with
+      wrong labels a high test accuracy.
 
     Raises:
       ValueError: ``batch_size`` is not between 1 and the 1347 training images, or
-        ``wrong_labels`` not in [0, 1].
+        ``wrong_labels`` is not in [0, 1].
       ImportError: scikit-learn is not installed.
     """
     if not 0 <= wrong_labels <= 1:
@@ -53,7 +53,7 @@ def digits(
 
     def init(key: jax.Array) -> list[dict[str, jax.Array]]:
         shapes = list(pairwise(sizes))
-        # One draw for all layers, as each compiles a generator of its own.
+        # One draw for all layers compiles one random generator, not one per layer.
         ends = np.cumsum([fan_in * out for fan_in, out in shapes])
         flat = jnp.split(jax.random.normal(key, (int(ends[-1]),)), ends[:-1])
         gains = [2] * (len(shapes) - 1) + [1]
@@ -94,7 +94,7 @@ def digits(
 
 
 def _with_errors(labels: np.ndarray[Any, Any], fraction: float) -> np.ndarray[Any, Any]:
-    """The labels, of which a fraction are replaced by another class."""
+    """Labels with a fraction of them replaced by another class."""
     rng = np.random.default_rng(_LABEL_SEED)
     wrong = rng.permutation(len(labels))[: round(fraction * len(labels))]
     changed = labels.copy()

@@ -1,4 +1,4 @@
-"""Data sets that come with scikit-learn, split and standardised."""
+"""Data sets bundled with scikit-learn, split and standardised."""
 
 from typing import Any
 
@@ -8,15 +8,17 @@ SPLIT_SEED = 0
 
 
 def load(name: str, *, classes: bool) -> tuple[np.ndarray[Any, Any], ...]:
-    """Inputs and targets of a data set: x_train, x_test, y_train, y_test.
+    """Loads a data set as x_train, x_test, y_train, y_test.
 
-    A quarter, the same one always, is the test set. Inputs are standardised by the
-    training set, and so are targets that are no classes; classes have the same shares
-    in both sets.
+    A fixed quarter is the test set, stratified where the targets are classes. Inputs
+    and numeric targets are standardised with the statistics of the training set.
 
     Args:
-      name: the end of scikit-learn's ``load_…``.
+      name: name of the data set, as in scikit-learn's ``load_<name>``.
       classes: whether the targets are classes.
+
+    Returns:
+      Inputs as float32; targets as int32 if they are classes, else as float32.
 
     Raises:
       ImportError: scikit-learn is not installed.

@@ -1,4 +1,4 @@
-"""Problems with a formula: their minimum is known, and their noise is chosen."""
+"""Test functions with a known minimum and a chosen amount of noise."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,22 +7,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optax_extras.tuning._batches import batches_of_step
-from optax_extras.tuning._task import Goal, Task
+from optax_extras.tasks._batches import batches_of_step
+from optax_extras.tasks._task import Goal, Task
 
 
 def quadratic(dimensions: int = 20, condition: float = 100.0) -> Task:
-    """½ Σ aᵢ xᵢ² with curvatures from 1/``condition`` to 1, in equal ratios.
+    """Quadratic ½ Σ aᵢ xᵢ² with curvatures aᵢ from 1/``condition`` to 1, log-spaced.
 
     Args:
       dimensions: number of parameters, at least 2.
-      condition: the ratio of the largest curvature to the smallest, at least 1.
+      condition: ratio of the largest curvature to the smallest, at least 1.
 
     Returns:
-      A task that starts on a sphere of radius 1, with the metric ``value``.
+      A task that starts at a random point of the unit sphere, with the metric
+      ``value``.
 
     Raises:
-      ValueError: an argument is out of its range.
+      ValueError: an argument is out of range.
     """
     curvatures = _curvatures(dimensions, condition)
 
@@ -35,19 +36,20 @@ def quadratic(dimensions: int = 20, condition: float = 100.0) -> Task:
 def noisy_quadratic(
     dimensions: int = 20, condition: float = 100.0, deviation: float = 0.1
 ) -> Task:
-    """The quadratic of which every step sees a gradient with Gaussian noise.
+    """`quadratic` with Gaussian noise in the gradient of every step.
 
     Args:
       dimensions: number of parameters, at least 2.
-      condition: the ratio of the largest curvature to the smallest, at least 1.
-      deviation: of the noise of each element of the gradient, at least 0.
+      condition: ratio of the largest curvature to the smallest, at least 1.
+      deviation: standard deviation of the noise in each element of the gradient, at
+        least 0.
 
     Returns:
-      A task that starts on a sphere of radius 1, with the metric ``value``, which is
-      without noise.
+      A task that starts at a random point of the unit sphere, with the noise-free
+      metric ``value``.
 
     Raises:
-      ValueError: an argument is out of its range.
+      ValueError: an argument is out of range.
     """
     curvatures = _curvatures(dimensions, condition)
     if not deviation >= 0:
@@ -71,14 +73,14 @@ def noisy_quadratic(
 
 
 def jumping_quadratic(dimensions: int = 20, every: int = 100) -> Task:
-    """½ ‖x − c‖² / n whose minimum c jumps to a new random place every so many steps.
+    """½ ‖x − c‖² / n, whose minimum c is drawn anew every ``every`` steps.
 
     Args:
       dimensions: number n of parameters, at least 1.
       every: steps between jumps, at least 1.
 
     Returns:
-      A task whose goal is a low loss on average over all steps; the metric ``size`` is
+      A task whose goal is a low mean loss over all steps, with the metric ``size``,
       ‖x‖² / n.
 
     Raises:
@@ -102,7 +104,7 @@ def jumping_quadratic(dimensions: int = 20, every: int = 100) -> Task:
 
 
 def rosenbrock() -> Task:
-    """Rosenbrock's function (1 − x)² + 100 (y − x²)², from (−1.2, 1) on.
+    """Rosenbrock's function (1 − x)² + 100 (y − x²)², started at (−1.2, 1).
 
     Returns:
       A task with the metric ``value``; the minimum is 0 at (1, 1).
@@ -116,11 +118,11 @@ def rosenbrock() -> Task:
 
 
 def line() -> Task:
-    """Linear regression of y = 2x on x = 1, 2, 3, 4, by the mean squared error.
+    """Linear regression of y = 2x at x = 1, 2, 3, 4 with the mean squared error.
 
     Returns:
-      A task that starts at w = 0, with the metrics ``value`` and ``slope``, which tends
-      to 2.
+      A task that starts at w = 0, with the metrics ``value`` and ``slope``; the minimum
+      has slope 2.
     """
     x = np.arange(1.0, 5.0, dtype=np.float32)
 
@@ -136,7 +138,7 @@ def _deterministic(
     value: Callable[[jax.Array], jax.Array],
     **metrics: Callable[[jax.Array], jax.Array],
 ) -> Task:
-    """A task without data, whose loss is also its metric `value`."""
+    """Task without data, whose metric `value` is its loss."""
     measured = {"value": value, **metrics}
     return Task(
         name,

@@ -1,4 +1,4 @@
-"""Where mini-batches come from: arrays that are shuffled, or a function of the step."""
+"""Sources of mini-batches: shuffled arrays, or a function of the step."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,15 +11,16 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """A source of mini-batches; both functions can be traced by JAX.
+    """Source of mini-batches as two functions that JAX can trace.
 
-    Planning apart from taking lets a loop shuffle once for many steps.
+    A training loop plans many steps at once, which shuffles once, and takes one
+    mini-batch per step.
 
     Attributes:
-      plan: a key, a first step, int32[], and a number of steps to what tells their
-        mini-batches apart, such as indices, stacked along a leading axis. One key gives
-        one order of the data, whatever the calls it is asked in.
-      take: one step's entry of the plan to its mini-batch.
+      plan: maps a key, a first step (int32[]) and a number of steps to one entry per
+        step, such as row indices, stacked along a leading axis. The entry of a step
+        depends on the key and the step alone.
+      take: maps the entry of a step to its mini-batch.
     """
 
     plan: Callable[[jax.Array, jax.Array, int], Any]
@@ -27,16 +28,16 @@ class Batches:
 
 
 def minibatches(arrays: Any, batch_size: int | None) -> Batches:
-    """Mini-batches without replacement of the rows of arrays.
+    """Mini-batches of the rows of arrays, sampled without replacement.
 
-    Every epoch has an order of its own, and its remainder is left out.
+    Each epoch has its own order and drops the last, incomplete mini-batch.
 
     Args:
-      arrays: a tree of arrays with one leading axis of examples.
-      batch_size: examples in a mini-batch; None is all of them.
+      arrays: tree of arrays whose leading axes hold the examples.
+      batch_size: examples per mini-batch; None for all of them.
 
     Returns:
-      Trees like ``arrays`` with ``batch_size`` rows.
+      A source of trees like ``arrays`` with ``batch_size`` rows.
 
     Raises:
       ValueError: the arrays differ in length, or ``batch_size`` is not between 1 and
@@ -53,7 +54,7 @@ def minibatches(arrays: Any, batch_size: int | None) -> Batches:
     held = jax.tree.map(np.asarray, arrays)
 
     def plan(key: jax.Array, start: jax.Array, length: int) -> jax.Array:
-        """Indices of examples, int32[length, batch_size]."""
+        """Row indices, int32[length, batch_size]."""
         if batch_size is None:
             return jnp.tile(jnp.arange(size)[None], (length, 1))
         batches = size // batch_size
@@ -74,10 +75,11 @@ def minibatches(arrays: Any, batch_size: int | None) -> Batches:
 
 
 def batches_of_step(function: Callable[[jax.Array, jax.Array], Any]) -> Batches:
-    """Mini-batches that a function makes.
+    """Mini-batches computed from the step.
 
     Args:
-      function: a key, the same at every step, and the step, int32[], to a mini-batch.
+      function: maps a key, the same at every step, and the step (int32[]) to a
+        mini-batch.
     """
 
     def plan(key: jax.Array, start: jax.Array, length: int) -> Any:

@@ -1,4 +1,4 @@
-"""The bundled tasks by name, and how a user's own is found."""
+"""Catalogue of the bundled tasks, and loading of tasks by name."""
 
 import inspect
 from collections.abc import Callable
@@ -6,17 +6,17 @@ from functools import partial
 from typing import Any
 
 from optax_extras._importing import load_attribute
-from optax_extras.tuning._analytic import (
+from optax_extras.tasks._analytic import (
     jumping_quadratic,
     line,
     noisy_quadratic,
     quadratic,
     rosenbrock,
 )
-from optax_extras.tuning._digits import digits
-from optax_extras.tuning._regression import breast_cancer, diabetes
-from optax_extras.tuning._task import Task
-from optax_extras.tuning._text import characters
+from optax_extras.tasks._digits import digits
+from optax_extras.tasks._regression import breast_cancer, diabetes
+from optax_extras.tasks._task import Task
+from optax_extras.tasks._text import characters
 
 TASKS: dict[str, Callable[..., Task]] = {
     "digits": digits,
@@ -34,15 +34,18 @@ TASKS: dict[str, Callable[..., Task]] = {
 
 
 def load_task(name: str, **arguments: Any) -> Task:
-    """A bundled task, or ``module:attribute``: a `Task`, or a function that makes one.
+    """Loads a bundled task, or a `Task` or task factory at ``module:attribute``.
 
     Args:
-      name: one of `TASKS`, or where the task is; the module is looked for in the
-        current folder too.
-      **arguments: for the function that makes it, such as ``batch_size``.
+      name: one of `TASKS`, or ``module:attribute``; modules are also searched for in
+        the current folder.
+      **arguments: arguments of the task factory, such as ``batch_size``.
+
+    Returns:
+      The task.
 
     Raises:
-      ValueError: there is no such task, or it does not take the arguments.
+      ValueError: there is no such task, or it does not take these arguments.
     """
     if name not in TASKS and ":" not in name:
         raise ValueError(

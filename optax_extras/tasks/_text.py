@@ -1,4 +1,4 @@
-"""A language model of characters, on text that comes with Python."""
+"""Character-level language model of text that comes with Python."""
 
 import pydoc_data.topics
 
@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optax_extras.tuning._batches import minibatches
-from optax_extras.tuning._task import Goal, Task
+from optax_extras.tasks._batches import minibatches
+from optax_extras.tasks._task import Goal, Task
 
 Params = dict[str, jax.Array]
 
@@ -16,24 +16,24 @@ Params = dict[str, jax.Array]
 def characters(
     batch_size: int = 32, length: int = 32, width: int = 64, text_size: int = 200_000
 ) -> Task:
-    """A gated recurrent network that predicts characters of Python's help texts.
+    """Gated recurrent network that predicts the next character of Python's help texts.
 
-    The text is that of ``pydoc_data.topics``, in the order of its topics, in lower
-    case; of the stretches it is cut into, every tenth is for testing. The network is a
+    The text is ``pydoc_data.topics`` in alphabetical order of the topics, in lower
+    case, cut into sequences; every tenth sequence is in the test set. The network is a
     GRU (Cho et al. 2014, arXiv 1406.1078).
 
     Args:
-      batch_size: stretches of text in a mini-batch.
-      length: characters in a stretch.
+      batch_size: sequences per mini-batch.
+      length: characters predicted per sequence.
       width: units of the recurrent layer.
-      text_size: characters of the text that are used.
+      text_size: number of characters of the text that are used.
 
     Returns:
-      A task whose metrics are ``train_loss`` and ``test_loss``, the mean cross-entropy
-      in nats per character, over 100 stretches each.
+      A task with the metrics ``train_loss`` and ``test_loss``, the mean cross-entropy
+      in nats per character over 100 sequences each.
 
     Raises:
-      ValueError: a number is below 1, or the text is too short for it.
+      ValueError: a number is below 1, or the text is too short for 10 sequences.
     """
     for name, number in (("length", length), ("width", width)):
         if number < 1:
@@ -44,12 +44,12 @@ def characters(
     text = text.lower()[:text_size]
     alphabet = sorted(set(text))
     codes = np.searchsorted(alphabet, list(text)).astype(np.int32)
-    stretches = len(codes) // (length + 1)
-    if stretches < 10:
+    sequences = len(codes) // (length + 1)
+    if sequences < 10:
         raise ValueError(
-            f"`text_size` must hold 10 stretches of `length` {length}, got {text_size}"
+            f"`text_size` must hold 10 sequences of `length` {length}, got {text_size}"
         )
-    rows = codes[: stretches * (length + 1)].reshape(stretches, length + 1)
+    rows = codes[: sequences * (length + 1)].reshape(sequences, length + 1)
     test = rows[::10]
     train = np.delete(rows, np.s_[::10], axis=0)
     size = len(alphabet)

@@ -1,4 +1,4 @@
-"""Regression on small real data: convex problems with a known best loss."""
+"""Regression on small data sets: convex problems with a unique minimum."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optax_extras.tuning import _real_data
-from optax_extras.tuning._batches import minibatches
-from optax_extras.tuning._task import Goal, Task
+from optax_extras.tasks import _real_data
+from optax_extras.tasks._batches import minibatches
+from optax_extras.tasks._task import Goal, Task
 
 Params = dict[str, jax.Array]
 
@@ -18,19 +18,19 @@ _GOAL = Goal("train_loss")
 def breast_cancer(batch_size: int | None = 32, penalty: float = 1e-3) -> Task:
     """Logistic regression on the Wisconsin breast cancer data (Wolberg et al. 1993).
 
-    569 tumours of 30 features, benign or malignant, from scikit-learn.
+    The data, from scikit-learn, are 569 tumours with 30 features, benign or malignant.
 
     Args:
-      batch_size: tumours in a mini-batch; None is the whole training set.
-      penalty: half the weight of the squared weights in the loss, at least 0.
+      batch_size: tumours per mini-batch; None for the whole training set.
+      penalty: coefficient of ‖w‖² in the loss, at least 0.
 
     Returns:
-      A task whose metrics are ``train_loss``, the mean cross-entropy in nats with the
+      A task with the metrics ``train_loss``, the mean cross-entropy in nats plus the
       penalty, and ``test_accuracy``, a fraction.
 
     Raises:
-      ValueError: ``batch_size`` is not between 1 and the training examples, or
-        ``penalty`` negative.
+      ValueError: ``batch_size`` is not between 1 and the 426 training examples, or
+        ``penalty`` is negative.
       ImportError: scikit-learn is not installed.
     """
     if not penalty >= 0:
@@ -57,17 +57,18 @@ def breast_cancer(batch_size: int | None = 32, penalty: float = 1e-3) -> Task:
 def diabetes(batch_size: int | None = 32) -> Task:
     """Linear regression on the diabetes data (Efron et al. 2004).
 
-    442 patients of 10 features and how their disease went on, from scikit-learn.
+    The data, from scikit-learn, are 442 patients with 10 features and a measure of
+    disease progression after a year.
 
     Args:
-      batch_size: patients in a mini-batch; None is the whole training set.
+      batch_size: patients per mini-batch; None for the whole training set.
 
     Returns:
-      A task whose metrics are ``train_loss`` and ``test_loss``, half the mean squared
+      A task with the metrics ``train_loss`` and ``test_loss``, half the mean squared
       error of the standardised target.
 
     Raises:
-      ValueError: ``batch_size`` is not between 1 and the training examples.
+      ValueError: ``batch_size`` is not between 1 and the 331 training examples.
       ImportError: scikit-learn is not installed.
     """
     x_train, x_test, y_train, y_test = _real_data.load("diabetes", classes=False)

@@ -1,0 +1,35 @@
+"""Training tasks: a model, its data, its loss and its metrics."""
+
+from optax_extras.tasks._analytic import (
+    jumping_quadratic,
+    line,
+    noisy_quadratic,
+    quadratic,
+    rosenbrock,
+)
+from optax_extras.tasks._batches import Batches, batches_of_step, minibatches
+from optax_extras.tasks._catalogue import TASKS, load_task
+from optax_extras.tasks._digits import digits
+from optax_extras.tasks._regression import breast_cancer, diabetes
+from optax_extras.tasks._task import Goal, Mode, Task
+from optax_extras.tasks._text import characters
+
+__all__ = [
+    "TASKS",
+    "Batches",
+    "Goal",
+    "Mode",
+    "Task",
+    "batches_of_step",
+    "breast_cancer",
+    "characters",
+    "diabetes",
+    "digits",
+    "jumping_quadratic",
+    "line",
+    "load_task",
+    "minibatches",
+    "noisy_quadratic",
+    "quadratic",
+    "rosenbrock",
+]

@@ -1,0 +1,242 @@
+"""Compiled programs that run many trials of a task at once."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding
+from jax.stages import Compiled
+
+from optax_extras.tasks import Task
+from optax_extras.tuning._factory import MakeOptimizer, keyed
+from optax_extras.tuning._trial import descend, keys_of_seed
+
+
+class Measured(NamedTuple):
+    """Measurements of R rows of trials, and the time that they took."""
+
+    metrics: dict[str, np.ndarray[Any, Any]]  # each (rows, seeds, evaluations)
+    losses: np.ndarray[Any, Any]  # (rows, seeds, evaluations − 1)
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledTrials:
+    """Programs compiled for some numbers of rows and seeds.
+
+    Attributes:
+      init: maps seeds to initial parameters.
+      plan: maps seeds and a first step to the plan of the next mini-batches.
+      start: maps parameters, hyperparameters and seeds to the carry of the scan.
+      advance: runs ``eval_every`` steps; its first argument, the carry, is donated.
+      evaluate: maps parameters to metrics.
+      eval_every: steps between evaluations.
+      bytes_needed: peak memory on each device.
+      state_bytes_per_parameter: size of the optimizer's state.
+    """
+
+    init: Compiled
+    plan: Compiled
+    start: Compiled
+    advance: Compiled
+    evaluate: Compiled
+    eval_every: int
+    bytes_needed: int
+    state_bytes_per_parameter: float
+
+    def run(
+        self,
+        values: Any,
+        seeds: jax.Array,
+        steps: int,
+        report: Callable[[int], object],
+    ) -> Measured:
+        """Runs all trials.
+
+        Args:
+          values: hyperparameters by name, with the rows along their axis.
+          seeds: the seeds.
+          steps: steps of each trial.
+          report: called after each evaluation with the number of steps done.
+        """
+        started = time.perf_counter()
+        carry = self.start(self.init(seeds), values, seeds)
+        metrics, losses = [_fetch(self.evaluate(carry[0]))], []
+        for number in range(0, steps, self.eval_every):
+            first = jnp.int32(number)
+            plan = self.plan(seeds, first)
+            carry, loss = self.advance(
+                carry, values, seeds, plan, first, jnp.int32(steps)
+            )
+            metrics.append(_fetch(self.evaluate(carry[0])))
+            losses.append(_fetch(loss))
+            report(min(number + self.eval_every, steps))
+        return Measured(
+            jax.tree.map(lambda *x: np.stack(x, axis=-1), *metrics),
+            np.stack(losses, axis=-1),
+            time.perf_counter() - started,
+        )
+
+
+class _TaskPrograms:
+    """Programs that do not depend on the optimizer, compiled once for all of them."""
+
+    def __init__(self, task: Task, eval_every: int, sharding: NamedSharding | None):
+        self.init = jax.jit(jax.vmap(lambda seed: task.init(keys_of_seed(seed).init)))
+        self.plan = jax.jit(
+            jax.vmap(
+                lambda seed, first: task.batches.plan(
+                    keys_of_seed(seed).batches, first, eval_every
+                ),
+                (0, None),
+            )
+        )
+        # `lax.map` over rows, because each row needs memory for all the data.
+        evaluate = partial(jax.lax.map, jax.vmap(task.evaluate))
+        if sharding is not None:
+            evaluate = jax.shard_map(
+                evaluate,
+                mesh=sharding.mesh,
+                in_specs=sharding.spec,
+                out_specs=sharding.spec,
+                check_vma=False,
+            )
+        self.evaluate = jax.jit(evaluate)
+
+
+class Trials:
+    """Programs for all pairs of a row of hyperparameters and a seed.
+
+    Values of hyperparameters and seeds are arguments of the programs, so that only
+    their numbers lead to another compilation.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        make_optimizer: MakeOptimizer,
+        eval_every: int,
+        sharding: NamedSharding | None,
+    ):
+        """Compiles nothing yet; `sharding` is that of the rows."""
+        self._eval_every, self._sharding = eval_every, sharding
+        self._task = _task_programs(task, eval_every, sharding)
+
+        def start(params: Any, values: Any, seed: jax.Array) -> Any:
+            make = keyed(make_optimizer, keys_of_seed(seed).optimizer)
+            return params, make(**values).init(params)
+
+        def advance(
+            carry: Any, values: Any, seed: jax.Array, plan: Any, first: Any, steps: Any
+        ) -> Any:
+            keys = keys_of_seed(seed)
+            tx = keyed(make_optimizer, keys.optimizer)(**values)
+            step = partial(descend, task, tx, keys)
+
+            def guarded(carry: Any, entry: Any) -> Any:
+                # A shorter last segment runs the same program, with idle steps.
+                inside = entry[0] < steps
+                return jax.lax.cond(
+                    inside, step, lambda carry, _: (carry, jnp.zeros(())), carry, entry
+                )
+
+            numbers = first + jnp.arange(eval_every, dtype=jnp.int32)
+            carry, losses = jax.lax.scan(guarded, carry, (numbers, plan))
+            return carry, jnp.sum(losses) / jnp.minimum(eval_every, steps - first)
+
+        # Seeds are the inner axis: all rows share the initial parameters and the plan.
+        self._start = jax.jit(
+            jax.vmap(jax.vmap(start, (0, None, 0)), (None, 0, None)),
+            out_shardings=sharding,
+        )
+        self._advance = jax.jit(
+            jax.vmap(
+                jax.vmap(advance, (0, None, 0, 0, None, None)),
+                (0, 0, None, None, None, None),
+            ),
+            out_shardings=sharding,
+            donate_argnums=0,
+        )
+
+    def compile(self, values: Any, seeds: jax.Array) -> CompiledTrials:
+        """Compiles for the shapes of the arguments; JAX caches what it compiled."""
+        first = jnp.int32(0)
+        init = jax.eval_shape(self._task.init, seeds)
+        plan = jax.eval_shape(self._task.plan, seeds, first)
+        params, state = carry = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(  # type: ignore[no-untyped-call]
+                x.shape, x.dtype, sharding=self._sharding
+            ),
+            jax.eval_shape(self._start, init, values, seeds),
+        )
+        advance = self._advance.lower(carry, values, seeds, plan, first, first)
+        programs = {
+            "advance": advance.compile(),
+            "evaluate": self._task.evaluate.lower(params).compile(),
+            "plan": self._task.plan.lower(seeds, first).compile(),
+            "init": self._task.init.lower(seeds).compile(),
+            "start": self._start.lower(init, values, seeds).compile(),
+        }
+        devices = 1 if self._sharding is None else self._sharding.num_devices
+        state_bytes = sum(s.size * s.dtype.itemsize for s in jax.tree.leaves(state))
+        return CompiledTrials(
+            **programs,
+            eval_every=self._eval_every,
+            # The state stays in memory while parameters are evaluated.
+            bytes_needed=max(
+                _bytes(programs["advance"]),
+                _bytes(programs["evaluate"]) + state_bytes // devices,
+            ),
+            state_bytes_per_parameter=state_bytes
+            / sum(p.size for p in jax.tree.leaves(params)),
+        )
+
+
+_task_programs = lru_cache(maxsize=8)(_TaskPrograms)
+_trials = lru_cache(maxsize=8)(Trials)
+
+
+def trials_of(
+    task: Task,
+    make_optimizer: MakeOptimizer,
+    eval_every: int,
+    sharding: NamedSharding | None,
+) -> Trials:
+    """Cached `Trials` (LRU, 8); not cached if `make_optimizer` cannot be hashed."""
+    try:
+        hash(make_optimizer)
+    except TypeError:
+        return Trials(task, make_optimizer, eval_every, sharding)
+    return _trials(task, make_optimizer, eval_every, sharding)
+
+
+def _bytes(compiled: Compiled) -> int:
+    """Peak memory of a program on each device, its arguments included."""
+    stats: Any = compiled.memory_analysis()
+    sizes = (
+        stats.argument_size_in_bytes,
+        stats.output_size_in_bytes,
+        stats.temp_size_in_bytes,
+        -stats.alias_size_in_bytes,
+    )
+    return sum(sizes)
+
+
+def _fetch(tree: Any) -> Any:
+    """Arrays on the host, gathered from all processes."""
+
+    def leaf(x: jax.Array) -> np.ndarray[Any, Any]:
+        if x.is_fully_addressable or x.is_fully_replicated:
+            return np.asarray(x)
+        gathered: np.ndarray[Any, Any] = multihost_utils.process_allgather(
+            x, tiled=True
+        )
+        return gathered
+
+    return jax.tree.map(leaf, tree)

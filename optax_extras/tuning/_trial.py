@@ -1,0 +1,83 @@
+"""One trial: its keys, and the training step that `lax.scan` repeats."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from optax_extras.tasks import Task
+
+
+class TrialKeys(NamedTuple):
+    """Random keys of one trial."""
+
+    init: jax.Array  # initial parameters
+    batches: jax.Array  # order of the data
+    loss: jax.Array  # loss; folded with the step
+    optimizer: jax.Array  # optimizers that draw
+
+
+def keys_of_seed(seed: jax.Array) -> TrialKeys:
+    """Keys of a trial, which depend on its seed alone."""
+    return TrialKeys(*jax.random.split(jax.random.key(seed), 4))
+
+
+def seeds_of(seeds: int | Sequence[int]) -> np.ndarray[Any, Any]:
+    """Seeds as an array, from their number or one by one.
+
+    Raises:
+      ValueError: there are none.
+    """
+    array = np.asarray(range(seeds) if isinstance(seeds, int) else seeds)
+    if not array.size:
+        raise ValueError(f"`seeds` must not be empty, got {seeds}")
+    return array
+
+
+def check_loss(task: Task) -> None:
+    """Checks the shape of a task's loss, by abstract evaluation.
+
+    Raises:
+      ValueError: the loss is not a scalar.
+    """
+
+    def loss(key: jax.Array) -> jax.Array:
+        plan = task.batches.plan(key, jnp.int32(0), 1)
+        batch = task.batches.take(jax.tree.map(lambda x: x[0], plan))
+        return task.loss(task.init(key), batch, key)
+
+    shape = jax.eval_shape(loss, jax.random.key(0)).shape
+    if shape:
+        raise ValueError(
+            f"the loss of task {task.name!r} must be a scalar, got shape {shape}"
+        )
+
+
+def descend(
+    task: Task, tx: Any, keys: TrialKeys, carry: Any, entry: Any
+) -> tuple[Any, jax.Array]:
+    """One training step in the form that `lax.scan` takes.
+
+    Args:
+      task: what is trained.
+      tx: the whole optimizer.
+      keys: keys of the trial.
+      carry: parameters and state of the optimizer.
+      entry: number of the step, and its entry of the plan of mini-batches.
+
+    Returns:
+      The next carry, and the loss before the step.
+    """
+    params, state = carry
+    step, plan = entry
+
+    def loss(params: Any) -> jax.Array:
+        key = jax.random.fold_in(keys.loss, step)
+        return task.loss(params, task.batches.take(plan), key)
+
+    value, grads = jax.value_and_grad(loss)(params)
+    updates, state = tx.update(grads, state, params)
+    return (optax.apply_updates(params, updates), state), value

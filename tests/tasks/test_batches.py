@@ -1,0 +1,80 @@
+"""Mini-batches, and the data of the digits."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from optax_extras.tasks import digits, minibatches
+
+
+def batches(task, seed, start, length):
+    """The mini-batches of some steps, stacked."""
+    plan = task.batches.plan(jax.random.key(seed), jnp.int32(start), length)
+    return jax.vmap(task.batches.take)(plan)
+
+
+def test_digits_are_standardised_and_split():
+    x, y = batches(digits(None), 0, 5, 1)
+    assert x.shape == (1, 1347, 64)
+    assert y.shape == (1, 1347)
+    np.testing.assert_allclose(np.mean(x[0], axis=0), 0, atol=1e-5)
+    varying = np.std(x[0], axis=0) > 0
+    np.testing.assert_allclose(np.std(x[0], axis=0)[varying], 1, rtol=1e-4)
+
+
+def test_an_epoch_shows_every_image_once():
+    task = digits(449)  # a third of the training set
+    whole = np.unique(batches(digits(None), 0, 0, 1)[0][0], axis=0)
+    epochs = [batches(task, 0, start, 3)[0].reshape(-1, 64) for start in (0, 3)]
+    for epoch in epochs:
+        np.testing.assert_array_equal(np.unique(epoch, axis=0), whole)
+    assert not np.array_equal(*epochs)
+
+
+@pytest.mark.parametrize("size", [1, 7, 10, 30])
+def test_the_order_does_not_depend_on_how_it_is_asked_for(size):
+    source = minibatches(np.arange(30), size)
+    plan = jax.jit(source.plan, static_argnums=2)
+    key = jax.random.key(1)
+    whole = plan(key, jnp.int32(0), 40)
+    assert whole.shape == (40, size)
+    for start, length in ((0, 1), (7, 31), (39, 1)):
+        part = plan(key, jnp.int32(start), length)
+        np.testing.assert_array_equal(part, whole[start : start + length])
+
+
+@pytest.mark.parametrize("size", [0, -1, 1348])
+def test_bad_batch_sizes(size):
+    with pytest.raises(ValueError, match=rf"must be in \[1, 1347\], got {size}"):
+        digits(size)
+
+
+def test_wrong_labels_are_a_fraction_of_the_training_set():
+    clean, wrong = digits(None), digits(None, wrong_labels=0.3)
+    (x, y), (same, changed) = (
+        (b[0][0], b[1][0]) for b in (batches(t, 0, 0, 1) for t in (clean, wrong))
+    )
+    np.testing.assert_array_equal(x, same)
+    assert np.sum(y != changed) == round(0.3 * 1347)
+    assert set(np.unique(changed)) == set(range(10))
+    with pytest.raises(ValueError, match=r"`wrong_labels` must be in \[0, 1\], got 2"):
+        digits(wrong_labels=2)
+
+
+def test_softmax_regression_has_no_hidden_layer():
+    params = digits(hidden=None).init(jax.random.key(0))
+    assert [p.shape for p in jax.tree.leaves(params)] == [(10,), (64, 10)]
+
+
+def test_arrays_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match=r"one number of examples, got \[2, 3\]"):
+        minibatches((np.zeros(2), np.zeros(3)), 1)
+
+
+def test_scikit_learn_is_named_where_it_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(ImportError, match=r"pip install 'optax-extras\[cli\]'"):
+        digits()

@@ -1,0 +1,65 @@
+"""Deferral of Ctrl-C."""
+
+import signal
+import threading
+
+import pytest
+
+from optax_extras._interrupts import interrupts_between_calls
+
+
+def press():
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_is_raised_where_it_is_asked_for():
+    reached = []
+    with pytest.raises(KeyboardInterrupt), interrupts_between_calls() as raise_pending:
+        raise_pending()
+        press()
+        reached.append("after the press")
+        raise_pending()
+        reached.append("never")
+    assert reached == ["after the press"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_is_raised_at_once():
+    with interrupts_between_calls():
+        press()
+        with pytest.raises(KeyboardInterrupt):
+            press()
+
+
+def test_nested_contexts_share_one_deferral():
+    with interrupts_between_calls() as outer:
+        press()
+        with interrupts_between_calls() as inner, pytest.raises(KeyboardInterrupt):
+            inner()
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        with pytest.raises(KeyboardInterrupt):
+            outer()
+
+
+def test_other_handlers_and_threads_are_left_alone():
+    seen = []
+    previous = signal.signal(signal.SIGINT, lambda *_: seen.append("own"))
+    try:
+        with interrupts_between_calls() as raise_pending:
+            press()
+            raise_pending()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert seen == ["own"]
+
+    def work():
+        with interrupts_between_calls() as raise_pending:
+            raise_pending()
+            seen.append("thread")
+
+    with interrupts_between_calls():
+        press()
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert seen == ["own", "thread"]
