@@ -177,7 +177,9 @@ def section(check: testing.Check, aliases: list[Alias]) -> tuple[str, int, int]:
 
 {" ".join(held.split())} ({check.severity.capitalize()}.)
 
-Why: {" ".join(rest.partition("Fix:")[0].split())}
+Why: {" ".join(rest.partition("Source:")[0].split())}
+
+Source: {check.source}
 
 {chr(10).join(f"- `` {message} ``: {listed(g)}" for message, g in groups.items())}
 
@@ -219,8 +221,8 @@ What `optax_extras.testing` finds on the optimizers that optax exports, written 
 - optax {optax.__version__}, JAX {jax.__version__} on {devices}, Python
   {platform.python_version()}, {time.perf_counter() - started:.0f} seconds.
 
-A failed contract means that JAX or optax stop working or numbers go wrong; failed
-advice costs users comfort, speed or memory. A failure here is a difference from what
+A contract is what optax documents or tests or what JAX needs; advice is what this
+suite recommends beyond it. A failure here is a difference from what
 the suite holds, and not necessarily a bug for optax's users.
 
 ## Results

@@ -1,53 +1,42 @@
-"""Specs of the optimizers that optax and `optax.contrib` export."""
+"""Specs of the optimizers that a module exports, learned from how they behave."""
 
+import collections.abc
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+import itertools
+import typing
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 from optax import contrib
 
 from optax_extras.testing._spec import Spec, StepArguments
+from optax_extras.testing._subject import Subject, parameters
 
 RATES = ("learning_rate", "max_learning_rate")
-# What cannot be read off a signature, by the name of the alias.
-_ARGUMENTS: dict[str, dict[str, Any]] = {
-    # Its own rate weighs an average; the base optimizer has that of the steps.
-    "schedule_free": {"base_optimizer": optax.sgd(0.1), "learning_rate": 0.1},
-}
-_RATES: dict[str, float | None] = {
-    "cocob": 1.0,
-    "dadapt_adamw": 1.0,
+STAGES = ("_", "add_", "scale_by_")  # what names of stages and private names start with
+# Steps of these have an unusual size at any rate, which no signature tells.
+_RATES = {
     "dog": 1.0,
     "dowg": 1.0,
     "lars": 10.0,  # times its trust coefficient of 0.001
-    "lbfgs": None,  # its line search finds one
-    "momo": 1.0,
-    "polyak_sgd": 1.0,
-    "prodigy": 1.0,
     "simplified_ademamix": 0.001,  # its momentum adds up a hundred gradients
 }
-_EXTRA_ARGS: dict[str, Callable[[StepArguments], Mapping[str, Any]]] = {
-    "lbfgs": lambda step: {
-        "value": step.value,
-        "grad": step.grad,
-        "value_fn": step.value_fn,
-    },
-    "momo": lambda step: {"value": step.value},
-    "momo_adam": lambda step: {"value": step.value},
-    "polyak_sgd": lambda step: {"value": step.value},
-    "sophia": lambda step: {"obj_fn": step.value_fn},
-}
-_EVAL_PARAMS = dict.fromkeys(
-    ("schedule_free", "schedule_free_adamw", "schedule_free_sgd"),
-    contrib.schedule_free_eval_params,
-)
-_RANDOM = ("noisy_sgd",)
 LEFT_OUT = {
     "dpsgd": "it takes one gradient for each example",
     "optimistic_adam": "deprecated in favour of optimistic_adam_v2",
+}
+BASE = optax.sgd(0.1)
+_EXTRA_ARGS: dict[str, Callable[[StepArguments], Any]] = {
+    "value": lambda step: step.value,
+    "grad": lambda step: step.grad,
+    "value_fn": lambda step: step.value_fn,
+    "obj_fn": lambda step: step.value_fn,
 }
 
 
@@ -55,8 +44,10 @@ def aliases_of(module: str) -> list[Spec]:
     """A spec for each optimizer that a module exports, in the order of their names.
 
     An optimizer is a function that returns a transformation and takes a learning rate.
-    Its hyperparameters are the arguments that are annotated as arrays and have a number
-    as default, and its schedules those of them that may be functions.
+    Its hyperparameters are the floating-point arguments that may be arrays, and its
+    schedules those of them that may be functions, by their annotations or by trial. An
+    argument ``key`` makes it random, and other required arguments, as well as those of
+    ``update``, are found by trial.
 
     Args:
       module: `"optax"`, `"optax.contrib"`, or a module with aliases like theirs.
@@ -68,20 +59,20 @@ def aliases_of(module: str) -> list[Spec]:
         namespace = importlib.import_module(module)
     except ImportError as error:
         raise ValueError(f"cannot import {module!r}: {error}") from error
-    specs = [
-        _spec(name, function)
-        for name, function in sorted(vars(namespace).items())
-        if _is_alias(name, function)
-    ]
+    with warnings.catch_warnings(), jax.numpy_rank_promotion("allow"):
+        warnings.simplefilter("ignore")  # of what is only tried
+        specs = [
+            _spec(name, function)
+            for name, function in sorted(vars(namespace).items())
+            if _is_alias(name, function)
+        ]
     if not specs:
         raise ValueError(f"{module!r} has no optimizer that takes a learning rate")
     return specs
 
 
 def _is_alias(name: str, function: Any) -> bool:
-    if name.startswith(("_", "scale_by_")) or name in LEFT_OUT:
-        return False
-    if not inspect.isfunction(function):
+    if name.startswith(STAGES) or name in LEFT_OUT or not inspect.isfunction(function):
         return False
     signature = inspect.signature(function)
     return "GradientTransformation" in str(signature.return_annotation) and any(
@@ -90,26 +81,142 @@ def _is_alias(name: str, function: Any) -> bool:
 
 
 def _spec(name: str, function: Callable[..., Any]) -> Spec:
-    parameters = inspect.signature(function).parameters
-    hyperparameters, schedules = {}, []
-    for argument, parameter in parameters.items():
-        if argument in _ARGUMENTS.get(name, {}):
-            continue
-        annotation = str(parameter.annotation)
-        value: Any = parameter.default
-        if argument in RATES:
-            value = _RATES.get(name, 0.1)
-        if "Array" in annotation and isinstance(value, float):
-            hyperparameters[argument] = value
-            if "Callable" in annotation:
-                schedules.append(argument)
-    supports = {"descent", "random"} if name in _RANDOM else {"descent"}
+    drafts = _drafts(name, function)
+    first = next(drafts)
+    spec = first if _runs(first) else next(filter(_runs, drafts), first)
+    hints = _hints(function)
+    values = spec.hyperparameters
+    arrays = {
+        k: v
+        for k, v in values.items()
+        if _is_declared(hints.get(k), jax.Array) or _runs(spec, arrays=[k])
+    }
+    schedules = [
+        k
+        for k in arrays
+        if _is_declared(hints.get(k), collections.abc.Callable)
+        or _runs(spec, schedules=[k])
+    ]
+    fixed = {k: v for k, v in values.items() if k not in arrays}
     return Spec(
         name,
-        functools.partial(function, **_ARGUMENTS.get(name, {})),
-        hyperparameters=hyperparameters,
+        functools.partial(spec.make, **fixed),
+        hyperparameters=arrays,
         schedules=schedules,
-        extra_args=_EXTRA_ARGS.get(name),
-        eval_params=_EVAL_PARAMS.get(name),
-        supports=supports,
+        extra_args=spec.extra_args,
+        eval_params=_eval_params(spec),
+        supports=_supports(spec),
     )
+
+
+def _drafts(name: str, function: Callable[..., Any]) -> Iterator[Spec]:
+    """Specs with every choice of required arguments and of arguments of `update`."""
+    signature = inspect.signature(function).parameters
+    rate = next(rate for rate in RATES if rate in signature)
+    default = signature[rate].default
+    numbers = {k: p.default for k, p in signature.items() if type(p.default) is float}
+    required = [
+        k
+        for k, p in signature.items()
+        if p.default is p.empty and k not in (rate, "key") and p.kind not in _VARIADIC
+    ]
+    for filled in itertools.product((0.01, BASE), repeat=len(required)):
+        arguments = dict(zip(required, filled, strict=True))
+        static = {k: v for k, v in arguments.items() if v is BASE}
+        values = {**numbers, **{k: v for k, v in arguments.items() if v is not BASE}}
+        own_rate = _RATES.get(name, numbers.get(rate, 0.1))
+        for extra in _subsets(_EXTRA_ARGS):
+            if static:
+                static[rate] = own_rate  # it must stay that of the base
+            elif default is None and "value_fn" in extra:
+                values.pop(rate, None)  # a line search finds one
+            else:
+                values[rate] = own_rate
+            yield Spec(
+                name,
+                functools.partial(function, **static),
+                hyperparameters={k: values[k] for k in signature if k in values},
+                extra_args=functools.partial(_pick, extra) if extra else None,
+                supports={"random"} if "key" in signature else (),
+            )
+
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _subsets(names: Collection[str]) -> Iterator[tuple[str, ...]]:
+    for size in range(len(names) + 1):
+        yield from itertools.combinations(names, size)
+
+
+def _pick(names: Collection[str], step: StepArguments) -> Mapping[str, Any]:
+    return {name: _EXTRA_ARGS[name](step) for name in names}
+
+
+def _runs(
+    spec: Spec, arrays: Collection[str] = (), schedules: Collection[str] = ()
+) -> bool:
+    """Whether a step can be traced, with hyperparameters traced or as schedules."""
+    subject = Subject(spec)
+    values = spec.hyperparameters
+    constants = {k: optax.constant_schedule(values[k]) for k in schedules}
+
+    def step(traced: Any) -> Any:
+        tx = subject.make(**traced, **constants)
+        return subject.advance(parameters(), tx=tx, steps=1).updates
+
+    try:
+        jax.eval_shape(step, {k: jnp.float32(values[k]) for k in arrays})
+    except Exception:  # whatever a factory raises of what it does not take
+        return False
+    return True
+
+
+def _hints(function: Callable[..., Any]) -> Mapping[str, Any]:
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError):  # what is imported for type checkers alone
+        return {}
+
+
+def _is_declared(hint: Any, kind: Any) -> bool:
+    """Whether an annotation or a part of its union is of a kind."""
+    return kind in (hint, typing.get_origin(hint)) or any(
+        _is_declared(part, kind)
+        for part in typing.get_args(hint)
+        if typing.get_origin(hint) is not collections.abc.Callable
+    )
+
+
+def _eval_params(spec: Spec) -> Callable[[Any, Any], Any] | None:
+    """`optax.contrib.schedule_free_eval_params` if it can read the state."""
+
+    def evaluate() -> Any:
+        state = Subject(spec).make().init(parameters())
+        return contrib.schedule_free_eval_params(state, parameters())
+
+    try:
+        jax.eval_shape(evaluate)
+    except Exception:
+        return None
+    return contrib.schedule_free_eval_params  # type: ignore[no-any-return]
+
+
+def _supports(spec: Spec) -> set[str]:
+    """Random if two keys differ; no descent if the noise is half of a step or more."""
+    if "random" not in spec.supports:
+        return {"descent"}
+    subject = Subject(spec)
+    ones = jax.tree.map(jnp.ones_like, parameters())
+
+    def draw(key: int) -> Any:
+        tx = subject.make(key=key)
+        return subject.update(tx, ones, tx.init(parameters()), parameters())[0]
+
+    try:
+        first, second = draw(0), draw(1)
+    except Exception:
+        return {"descent", "random"}
+    noise = optax.tree.norm(optax.tree.sub(first, second)) / jnp.sqrt(2)
+    drift = optax.tree.norm(optax.tree.add(first, second)) / 2
+    return {"random"} if noise > drift / 2 else {"descent", "random"}

@@ -24,8 +24,8 @@ class Check:
     Attributes:
       name: its id.
       function: raises when its subject breaks it; may return what it measured.
-      severity: `"contract"` where JAX and optax stop working or numbers go wrong, and
-        `"advice"` where it costs users comfort, speed or memory.
+      severity: `"contract"` if optax documents or tests it, if JAX needs it or if the
+        spec declares it, and `"advice"` if this suite alone recommends it.
       slow: whether it runs only when asked for.
     """
 
@@ -36,8 +36,14 @@ class Check:
 
     @property
     def documentation(self) -> str:
-        """What it holds, why, and how to mend a failure."""
+        """What it holds, why, who says so, and how to mend a failure."""
         return inspect.getdoc(self.function) or ""
+
+    @property
+    def source(self) -> str:
+        """Who asks for it, in one line."""
+        after = self.documentation.partition("Source:")[2]
+        return " ".join(after.partition("Fix:")[0].split())
 
     @property
     def remedy(self) -> str:

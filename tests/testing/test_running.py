@@ -1,5 +1,6 @@
 """Specs, results, and the ways in which the suite is run."""
 
+import re
 import subprocess
 import sys
 
@@ -31,12 +32,16 @@ def with_a_typed_key():
 
 
 @pytest.mark.parametrize("check", CHECKS.values(), ids=lambda check: check.name)
-def test_every_check_says_what_why_and_how_to_mend(check):
+def test_every_check_says_what_why_who_and_how_to_mend(check):
     paragraphs = check.documentation.split("\n\n")
     assert paragraphs[0].endswith(".")
     assert paragraphs[1].startswith("Why: ")
+    assert check.source.endswith(".")
     assert check.remedy.endswith(".")
-    assert check.severity in ("contract", "advice")
+    if check.severity == "contract":
+        assert re.search("optax|JAX|jax|the spec", check.source)
+    else:
+        assert check.source == "this suite (advice)."
 
 
 @pytest.mark.parametrize(

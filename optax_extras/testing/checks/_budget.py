@@ -22,6 +22,7 @@ def state_bytes(subject: Subject) -> str:
     """The state of a large parameter takes no more memory than the spec allows.
 
     Why: it decides which model fits on a device.
+    Source: the spec, which sets the limit.
     Fix: keep fewer or narrower buffers; share what several stages keep.
     """
     leaf = jax.eval_shape(_large)
@@ -35,6 +36,7 @@ def temporary_bytes(subject: Subject) -> str:
     """A compiled update of a large parameter needs no more memory than is allowed.
 
     Why: temporaries of an update come on top of the state.
+    Source: the spec, which sets the limit.
     Fix: write the update so that it fuses; draw noise inside of the fusion.
     """
     tx = subject.make()

@@ -23,6 +23,7 @@ def jit_equals_eager(subject: Subject) -> None:
     """The compiled update gives the numbers of the eager one.
 
     Why: everyone compiles it, and debugs it eagerly.
+    Source: JAX docs, `jax.jit`: a compiled pure function gives what the function does.
     Fix: no Python `if`, `float` or `int` of traced values, and nothing that is decided
     once, at tracing, but should be at every step.
     """
@@ -39,6 +40,7 @@ def no_retrace(subject: Subject) -> None:
     """The compiled update is traced once, whatever the step and the numbers.
 
     Why: a second compilation of a large training step takes minutes.
+    Source: optax's `test_optimization`: the second update compiles nothing.
     Fix: keep dtypes and weak types of the state fixed, and the step in an array.
     """
     _ = subject.compiled
@@ -51,6 +53,7 @@ def no_tracer_leaks(subject: Subject) -> None:
     """`init` and `update` keep no tracer when their trace ends.
 
     Why: a leaked tracer fails far from its cause, in the next call.
+    Source: JAX docs, `jax.checking_leaks`.
     Fix: store nothing computed inside `update` in an object outside it.
     """
     tx, params = subject.make(), parameters()
@@ -67,6 +70,7 @@ def hyperparameters_may_be_arrays(subject: Subject) -> None:
     """Traced hyperparameters give what numbers give, and new values do not retrace.
 
     Why: sweeps and learning-rate tuning pass them as arrays.
+    Source: `optax.ScalarOrSchedule`, which includes arrays.
     Fix: compute with them in `jnp`; no Python `if`, `float` or `math` on them.
     """
     names = subject.hyperparameters
@@ -100,6 +104,7 @@ def vmap_over_hyperparameters(subject: Subject) -> None:
     """`jax.vmap` over the hyperparameters is the same as one run for each.
 
     Why: it is how a grid of learning rates becomes one program.
+    Source: `jax.vmap`, whose result is that of a loop over the members.
     Fix: treat them as 0-d arrays; no comparison of them in Python.
     """
     names = subject.hyperparameters
@@ -127,6 +132,7 @@ def vmap_over_parameters(subject: Subject) -> None:
     """`jax.vmap` of `init` and `update` is the same as one run for each member.
 
     Why: ensembles and seeds are trained so.
+    Source: `jax.vmap`, whose result is that of a loop over the members.
     Fix: no reduction over more than the leaf's own axes, no `lax.cond` on a Python
     bool.
     """
@@ -149,6 +155,7 @@ def scan_equals_loop(subject: Subject) -> None:
     """A `lax.scan` over steps gives the numbers of a Python loop.
 
     Why: it is the fastest training loop there is.
+    Source: `jax.lax.scan`, whose result is that of a Python loop.
     Fix: keep the state's types fixed, and the step in the state.
     """
     params, state, _ = subject.scanned(STEPS)
@@ -162,6 +169,7 @@ def loop_length_does_not_matter(subject: Subject) -> None:
     """The first steps of a long `lax.scan` are those of a short one.
 
     Why: a run is stopped, resumed and prolonged.
+    Source: `jax.lax.scan`, whose result is that of a Python loop.
     Fix: let nothing depend on how often a function was traced, or on the loop around.
     """
     _, _, updates = subject.scanned(2 * STEPS)
@@ -177,6 +185,8 @@ def cond_takes_or_leaves_a_step(subject: Subject) -> None:
     """`lax.cond` may choose between a step and none.
 
     Why: it is how steps with bad gradients are left out.
+    Source: `jax.lax.cond`, whose branches return the same types; optax's
+    `test_state_shape_dtype_shard_stability`.
     Fix: return a state of the very types that came in.
     """
     tx, params = subject.make(), parameters()
@@ -206,6 +216,7 @@ def donation(subject: Subject) -> None:
     """Parameters and state may be donated together, and `init` called again after.
 
     Why: it halves the memory of a training step, and everyone does it.
+    Source: JAX docs, buffer donation: a donated buffer must not be used again.
     Fix: copy what `init` keeps of the parameters (`jnp.array(p)`), of the caller's key
     and of constants; let no two leaves of the state be one array.
     """

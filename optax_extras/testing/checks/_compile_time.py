@@ -33,6 +33,8 @@ def compiles_before_other_transformations(subject: Subject) -> None:
 
     Why: XLA copies arithmetic into each of its consumers, and some compilers take
     exponential time over long chains; users then wait for a first step that never ends.
+    Source: `optax.chain`, in which any transformation may follow, and `jax.jit` of the
+    whole step.
     Fix: hand long chains of arithmetic on through `jax.lax.optimization_barrier`.
     """
     subject.needs_no_axis()

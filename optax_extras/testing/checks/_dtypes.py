@@ -28,6 +28,7 @@ def bfloat16(subject: Subject) -> None:
     """bfloat16 parameters and gradients give bfloat16 updates and a state of one type.
 
     Why: half of all models are trained in it.
+    Source: optax's `test_preserve_dtype` and `test_state_shape_dtype_shard_stability`.
     Fix: compute in float32, and cast each result once, to the dtype it is kept in.
     """
     _keeps(subject, jnp.bfloat16)
@@ -38,6 +39,7 @@ def float16(subject: Subject) -> None:
     """float16 parameters and gradients give finite float16 updates.
 
     Why: they are used where bfloat16 is slow, and overflow at 65504.
+    Source: optax's `test_state_shape_dtype_shard_stability`.
     Fix: compute in float32; an `eps` of 1e-8 is 0 in float16.
     """
     _keeps(subject, jnp.float16)
@@ -48,6 +50,7 @@ def float64(subject: Subject) -> None:
     """With x64, float64 parameters give float64 updates, and float32 ones float32.
 
     Why: scientific users run in double precision, with some leaves in single.
+    Source: optax's `test_mixed_dtype_input_outputs`.
     Fix: take the leaf's dtype, not JAX's default one, for what you make.
     """
     with jax.enable_x64(True):
@@ -55,11 +58,12 @@ def float64(subject: Subject) -> None:
         _keeps(subject, jnp.float32)
 
 
-@check()
+@check("advice")
 def gradients_of_another_dtype(subject: Subject) -> None:
     """float32 gradients of bfloat16 parameters leave the state's types alone.
 
     Why: losses are scaled and gradients accumulated in float32.
+    Source: this suite (advice).
     Fix: cast what goes into the state to the dtype that `init` gave it.
     """
     params = parameters(jnp.bfloat16)
@@ -75,6 +79,7 @@ def strict_dtype_promotion(subject: Subject) -> None:
     """`init` and `update` run under `jax.numpy_dtype_promotion("strict")`.
 
     Why: projects set it to catch silent widening, and then cannot use this optimizer.
+    Source: this suite (advice).
     Fix: cast integers before arithmetic (`count.astype(jnp.float32)`).
     """
     with jax.numpy_dtype_promotion("strict"):
@@ -87,6 +92,7 @@ def strict_rank_promotion(subject: Subject) -> None:
 
     Why: projects set it to catch silent broadcasting, and then cannot use this
     optimizer.
+    Source: this suite (advice).
     Fix: broadcast explicitly (`x[None]`, `jnp.broadcast_to`).
     """
     with jax.numpy_rank_promotion("raise"):
@@ -103,6 +109,8 @@ def complex_numbers(subject: Subject) -> None:
     """Complex parameters give complex updates, and real numbers the real ones.
 
     Why: signal processing and physics train complex parameters.
+    Source: optax's `test_optimization` with complex64 parameters; the spec declares
+    `complex`.
     Fix: use `jnp.abs(g) ** 2` for squares, real buffers for it, and do not compare or
     round complex numbers.
     """
@@ -143,6 +151,8 @@ def complex_equals_its_real_view(subject: Subject) -> None:
     """A complex parameter is moved as the two real ones it is made of.
 
     Why: it is what PyTorch does, and what a loss of two real parameters would.
+    Source: optax docs, `contrib.split_real_and_imaginary`; the spec declares
+    `complex_as_real`.
     Fix: map the real and the imaginary part separately
     (`optax.contrib.split_real_and_imaginary`).
     """

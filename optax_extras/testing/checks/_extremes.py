@@ -30,17 +30,19 @@ def zero_gradients(subject: Subject) -> None:
     """Gradients of zero, at first and again, give finite updates, also afterwards.
 
     Why: dead units, masked batches and converged parameters have them.
+    Source: optax docs, `adam`: `eps` avoids a division by zero.
     Fix: guard divisions with `jnp.where` on both sides, or an `eps` in the
     denominator.
     """
     _steps(subject, parameters(), (0.0, 0.0, 1.0))
 
 
-@check()
+@check("advice")
 def zero_gradients_in_half_precision(subject: Subject) -> None:
     """The same for bfloat16 and float16, where an `eps` of 1e-8 may be 0.
 
     Why: 0/0 in one dead unit is NaN in the whole model a step later.
+    Source: this suite (advice).
     Fix: compute in float32, and cast the result.
     """
     for dtype in (jnp.bfloat16, jnp.float16):
@@ -52,17 +54,19 @@ def zero_parameters(subject: Subject) -> None:
     """Parameters of zero give finite updates.
 
     Why: biases and last layers start there.
+    Source: `optax.scale_by_trust_ratio`, which takes a ratio of 1 for zero parameters.
     Fix: guard divisions by a parameter's norm, as in trust ratios.
     """
     params = jax.tree.map(jnp.zeros_like, parameters())
     _steps(subject, params, (1.0, 1.0))
 
 
-@check()
+@check("advice")
 def huge_gradients(subject: Subject) -> None:
     """Gradients of 1e15, whose squares float32 holds, give finite updates.
 
     Why: losses explode, and clipping may come later in the chain.
+    Source: this suite (advice).
     Fix: divide before multiplying; do not take fourth powers.
     """
     _steps(subject, parameters(), (1e15, 1e15, 1.0))
@@ -73,6 +77,7 @@ def tiny_gradients(subject: Subject) -> None:
     """Gradients of 1e-25, whose squares are 0 in float32, give finite updates.
 
     Why: deep networks and the end of training have them.
+    Source: optax docs, `adam`: `eps` avoids a division by zero.
     Fix: guard divisions with an `eps` that is not squared itself.
     """
     _steps(subject, parameters(), (1e-25, 1e-25, 1.0))
@@ -83,6 +88,7 @@ def count_at_its_end(subject: Subject) -> None:
     """A step counter at the largest int32 gives finite updates and does not wrap.
 
     Why: schedules of the count turn over when it becomes negative.
+    Source: optax docs, `safe_increment`: a counter stays at its largest value.
     Fix: advance it with `optax.safe_increment`; take powers in float32.
     """
     params = parameters()

@@ -19,6 +19,8 @@ def any_order_of_events(subject: Subject) -> None:
     """Steps, zero steps, round trips and wrapping in any order give the plain run.
 
     Why: real runs are interrupted, resumed, logged and rebuilt, in any order.
+    Source: optax docs, `GradientTransformation`: `init` and `update` are pure
+    functions.
     Fix: hypothesis prints the shortest order of events that goes wrong.
     """
     try:

@@ -35,6 +35,7 @@ def same_key_same_draw(subject: Subject) -> None:
     """One int always gives the same draw, and so does one `jax.random.key`.
 
     Why: experiments are repeated, and every process must draw alike.
+    Source: JAX docs, `jax.random`: one key always gives one draw.
     Fix: take all randomness from the key; no `np.random`, no `hash()` of names.
     """
     for key in (KEY, jax.random.key(KEY)):
@@ -47,6 +48,7 @@ def keys_draw_differently(subject: Subject) -> None:
     """Two keys give different draws.
 
     Why: seeds are averaged over.
+    Source: JAX docs, `jax.random`: different keys give independent draws.
     Fix: fold the whole key into the stream, not its first word.
     """
     first_word = jax.random.wrap_key_data(jnp.array([1, 0], jnp.uint32))
@@ -61,6 +63,7 @@ def leaves_draw_differently(subject: Subject) -> None:
     """Two leaves of one shape get different draws.
 
     Why: equal noise on all layers is one direction and not a sphere of them.
+    Source: JAX docs, `jax.random`: a key is never used twice.
     Fix: fold the leaf's path into the key.
     """
     updates = _draw(subject, _twins())
@@ -72,6 +75,7 @@ def steps_draw_differently(subject: Subject) -> None:
     """Two steps get different draws.
 
     Why: noise that repeats is a bias.
+    Source: JAX docs, `jax.random`: a key is never used twice.
     Fix: fold the step into the key, or split the key that the state keeps.
     """
     gaps = [
@@ -93,11 +97,12 @@ def steps_draw_differently(subject: Subject) -> None:
     )
 
 
-@check()
+@check("advice")
 def partition_groups_draw_differently(subject: Subject) -> None:
     """With one key, two groups of `optax.partition` get different draws.
 
     Why: one seed for a whole optimizer is what users pass.
+    Source: this suite (advice).
     Fix: fold the leaf's path into the key, not its number in the tree.
     """
     subject.needs("random")
@@ -108,11 +113,12 @@ def partition_groups_draw_differently(subject: Subject) -> None:
     _compare.different("the draw of group y", updates["b"], updates["a"])
 
 
-@check()
+@check("advice")
 def draws_do_not_depend_on_other_leaves(subject: Subject) -> None:
     """A leaf's draw stays when other leaves come or go.
 
     Why: masking or adding a layer should not change the noise of all others.
+    Source: this suite (advice).
     Fix: fold the leaf's path into the key; do not split it by the number of leaves.
     """
     params = _twins()
@@ -127,6 +133,8 @@ def draws_do_not_depend_on_sharding(subject: Subject) -> None:
     """A leaf's draw is the same on one device and on many.
 
     Why: a run moves to another machine.
+    Source: JAX docs, `jax_threefry_partitionable`: a draw does not depend on the
+    sharding.
     Fix: number elements globally, and do not draw inside `shard_map`.
     """
     subject.needs("random")
@@ -143,6 +151,7 @@ def callers_key_survives_donation(subject: Subject) -> None:
     """Donating the state leaves the caller's key usable, and `init` repeatable.
 
     Why: the key is used for the model and the data as well.
+    Source: JAX docs, buffer donation: a donated buffer must not be used again.
     Fix: copy the key's words into the state (`jnp.array(jax.random.key_data(key))`).
     """
     subject.needs("random")
@@ -162,6 +171,7 @@ def vmap_over_keys(subject: Subject) -> None:
     """`jax.vmap` over the key is the same as one run for each.
 
     Why: it is how seeds become one program.
+    Source: `jax.vmap`, whose result is that of a loop over the members.
     Fix: take a traced key, and look at its dtype, not at its value.
     """
     subject.needs("random")
@@ -181,6 +191,7 @@ def keys_are_used_once(subject: Subject) -> None:
     """`jax.debug_key_reuse` finds no key that is used twice.
 
     Why: projects set it to find reuse in their own code.
+    Source: this suite (advice).
     Fix: split or fold a key before every use.
     """
     subject.needs("random")

@@ -29,32 +29,35 @@ def _goes_on(subject: Subject, restored: Any) -> None:
     _compare.equal("the state after restoring", run.state, last.state)
 
 
-@check()
+@check("advice")
 def restored_from_arrays(subject: Subject) -> None:
     """A state written leaf by leaf with `np.savez` is read back and goes on exactly.
 
     Why: it is the format that every other tool reads.
+    Source: this suite (advice).
     Fix: keep all that matters in arrays of numbers in the state; typed keys as
     `jax.random.key_data`.
     """
     _goes_on(subject, through_arrays(subject.compiled[-2].state))
 
 
-@check()
+@check("advice")
 def restored_from_pickle(subject: Subject) -> None:
     """A pickled state goes on exactly.
 
     Why: it is how multiprocessing, Ray and small scripts carry states.
+    Source: this suite (advice).
     Fix: define the state's class at the top level of a module; no lambdas in it.
     """
     _goes_on(subject, through_pickle(subject.compiled[-2].state))
 
 
-@check()
+@check("advice")
 def restored_from_orbax(subject: Subject) -> None:
     """A state written with orbax goes on exactly.
 
     Why: it is the checkpoint library of flax and MaxText.
+    Source: this suite (advice).
     Fix: build the state from named tuples, dictionaries, lists and arrays.
     """
     try:

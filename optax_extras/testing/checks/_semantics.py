@@ -45,6 +45,7 @@ def descends_a_parabola(subject: Subject) -> None:
     """A hundred steps lower ½ ‖x‖² by a hundredth at least.
 
     Why: it is the easiest problem there is.
+    Source: optax's `test_optimization`; the spec declares `descent`.
     Fix: look at the sign of the updates, and at the size of the first step.
     """
     _descends(subject, lambda x: jnp.sum(x**2) / 2, jnp.array([1.0, -2.0, 0.5]))
@@ -55,6 +56,7 @@ def descends_rosenbrock(subject: Subject) -> None:
     """A hundred steps lower Rosenbrock's function, scaled to a curvature of one.
 
     Why: its valley is curved, and its curvatures differ by a thousand.
+    Source: optax's `test_optimization`; the spec declares `descent`.
     Fix: look at the size of the steps when gradients change their direction.
     """
 
@@ -70,6 +72,7 @@ def descends_a_matrix_factor(subject: Subject) -> None:
     """A hundred steps lower ½ ‖A W − B‖² for a matrix W.
 
     Why: methods that treat matrices on their own are tried on one.
+    Source: the spec, which declares `descent`.
     Fix: look at what is done to leaves of two dimensions.
     """
     a = jnp.array([[1.0, 0.2], [0.1, 0.5], [-0.3, 0.4]])
@@ -83,6 +86,7 @@ def descends_a_mixed_tree(subject: Subject) -> None:
     """A hundred steps lower a loss of a scalar, a vector and a matrix together.
 
     Why: networks have all three.
+    Source: the spec, which declares `descent`.
     Fix: look at the leaf that does not move.
     """
 
@@ -98,11 +102,12 @@ def descends_a_mixed_tree(subject: Subject) -> None:
     _descends(subject, loss, {**parameters(), "s": jnp.float32(2.0)})
 
 
-@check()
+@check("advice")
 def leaf_order_does_not_matter(subject: Subject) -> None:
     """Renaming leaves, and so reordering them, renames the updates and no more.
 
     Why: adding a layer must not change how others are trained.
+    Source: this suite (advice).
     Fix: do not tell leaves apart by their number in the tree.
     """
     if subject.supports("random"):
@@ -126,11 +131,12 @@ def leaf_order_does_not_matter(subject: Subject) -> None:
         )
 
 
-@check()
+@check("advice")
 def learning_rate_of_zero_does_nothing(subject: Subject) -> None:
     """With a learning rate of 0 the parameters stay.
 
     Why: warm-ups start there, and schedules end there.
+    Source: this suite (advice).
     Fix: scale all that moves the parameters, decay and noise too, by the rate.
     """
     if "learning_rate" not in subject.spec.hyperparameters:
@@ -144,6 +150,8 @@ def constant_schedule_equals_constant(subject: Subject) -> None:
     """A schedule that is constant gives the numbers of the constant.
 
     Why: constants are replaced by schedules when a model is tuned.
+    Source: optax's
+    `test_optimizers_accept_learning_rate_schedule_if_type_annotated_as_such`.
     Fix: call the schedule with the count, and cast its value as the constant's.
     """
     if not subject.spec.schedules:

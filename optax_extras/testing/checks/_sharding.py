@@ -19,6 +19,7 @@ def sharding_is_kept(subject: Subject) -> None:
     """Buffers of the state are sharded as their parameter, after `init` and `update`.
 
     Why: a replicated moment of a sharded parameter does not fit in memory.
+    Source: optax's `test_state_sharding_type_init_match_update`.
     Fix: make buffers with `jnp.zeros_like(p)` or `optax.tree.zeros_like`, not with
     `jnp.zeros(p.shape)`.
     """
@@ -82,6 +83,8 @@ def many_devices_equal_one(subject: Subject) -> None:
     """Sharded parameters on an `AxisType.Auto` mesh are trained as on one device.
 
     Why: a result must not depend on the machine.
+    Source: JAX docs, distributed arrays: a compiled function's result does not depend
+    on the sharding of its arguments.
     Fix: reduce over whole leaves in `jnp`; number elements globally.
     """
     _same_as_on_one_device(subject, AxisType.Auto)
@@ -92,6 +95,7 @@ def scan_inside_shard_map(subject: Subject) -> None:
     """A `lax.scan` over steps inside `jax.shard_map` keeps the types of its carry.
 
     Why: it is how training is written for devices that talk rarely.
+    Source: this suite (advice).
     Fix: make buffers with `jnp.zeros_like(p)`: they then vary over the devices as the
     parameter does, which the scan checks.
     """
@@ -121,6 +125,7 @@ def explicit_sharding(subject: Subject) -> None:
     """Parameters on an `AxisType.Explicit` mesh are trained as on one device.
 
     Why: it is the default of `jax.make_mesh` from JAX 0.12 on.
+    Source: optax's `ShardingTest`, whose meshes have explicit axes.
     Fix: make arrays like the parameter (`jnp.zeros_like(p)`), and do not reshape or
     concatenate sharded leaves.
     """

@@ -22,6 +22,8 @@ def state_is_a_fixed_point(subject: Subject) -> None:
 
     Why: `lax.scan`, `lax.cond` and checkpoints need it, and a change compiles the
     training step a second time.
+    Source: `jax.lax.scan`, whose carry keeps its types; optax's
+    `test_state_shape_dtype_shard_stability`.
     Fix: give every number of the initial state a dtype (`jnp.zeros((), jnp.int32)`),
     and cast what `update` computes back to it.
     """
@@ -47,6 +49,8 @@ def updates_match_parameters(subject: Subject) -> None:
 
     Why: `optax.apply_updates` broadcasts what does not fit, and parameters change
     their shape or are moved by the wrong numbers.
+    Source: optax docs, `apply_updates`: structure and shapes match those of the
+    parameters; optax's `test_preserve_dtype`.
     Fix: return one array of the parameter's shape and dtype for every gradient.
     """
     tx, params = subject.make(), parameters()
@@ -60,6 +64,7 @@ def state_holds_plain_arrays(subject: Subject) -> None:
 
     Why: `np.savez`, `optax.tree.norm` and checkpoint libraries fail on typed keys,
     and Python numbers are constants to `jit` or compile again.
+    Source: this suite (advice).
     Fix: keep `jax.random.key_data(key)` in place of a typed key, and `jnp` arrays in
     place of numbers.
     """
@@ -79,6 +84,7 @@ def init_accepts_abstract_values(subject: Subject) -> None:
 
     Why: large models ask for the state's shapes and shardings before memory for it
     exists.
+    Source: optax's `test_init_with_abstract_input`.
     Fix: do not read the parameters' values in `init` (`float(p)`, `if p.sum() > 0`).
     """
     tx, params = subject.make(), parameters()
@@ -93,6 +99,8 @@ def init_is_reusable(subject: Subject) -> None:
     """Calling the factory or `init` again gives the same state and the same updates.
 
     Why: sweeps, tests and restarts build the optimizer more than once in a process.
+    Source: optax docs, `GradientTransformation`: `init` and `update` are pure
+    functions.
     Fix: keep nothing in variables outside the state, and do not consume an iterator.
     """
     params = parameters()
@@ -113,6 +121,8 @@ def pure(subject: Subject) -> None:
     """`update` gives the same for the same arguments, and changes none of them.
 
     Why: JAX assumes it; a compiled function keeps what it saw when it was traced.
+    Source: optax docs, `GradientTransformation`: `init` and `update` are pure
+    functions.
     Fix: put what changes into the state, and build new containers in place of writing
     into those that were passed.
     """
@@ -134,6 +144,8 @@ def missing_params_raise_clearly(subject: Subject) -> None:
     """Without `params`, `update` works as with them or raises an error that names them.
 
     Why: they are an optional argument, and most callers forget them once.
+    Source: optax docs, `TransformUpdateFn`: `params` are optional unless they are
+    needed; optax raises a ValueError then (`NO_PARAMS_MSG`).
     Fix: `if params is None: raise ValueError("`params` must be given to `update`")`.
     """
     if subject.spec.extra_args is not None:
@@ -159,6 +171,8 @@ def unknown_extra_arguments_are_accepted(subject: Subject) -> None:
     """Behind `optax.with_extra_args_support`, arguments meant for others do no harm.
 
     Why: a chain passes the arguments of one stage (`value=…`) to every stage.
+    Source: optax docs, `TransformUpdateExtraArgsFn`: arguments that are not needed are
+    ignored; optax's `test_optimizers_accept_extra_args`.
     Fix: give `update` a `**extra_args`, and ignore what is in it.
     """
     tx, params = subject.make(), parameters()
@@ -181,6 +195,7 @@ def count_can_be_read_and_set(subject: Subject) -> None:
     """The step counter is called `count`, where `optax.tree.get` and `set` find it.
 
     Why: loggers, schedules and restarts read and set the step of any optimizer so.
+    Source: this suite (advice).
     Fix: name the counter `count` in a `NamedTuple` state.
     """
     state = subject.make().init(parameters())
@@ -201,6 +216,7 @@ def tree_norm_of_state(subject: Subject) -> None:
     """`optax.tree.norm` of the state is a number.
 
     Why: it is how states are logged and compared.
+    Source: this suite (advice).
     Fix: keep arrays of numbers in the state; typed keys as `jax.random.key_data`.
     """
     optax.tree.norm(subject.make().init(parameters()))
@@ -211,6 +227,7 @@ def tree_cast_of_state(subject: Subject) -> None:
     """`optax.tree.cast` of the state to bfloat16 keeps its structure.
 
     Why: it is how states are made smaller to be stored or sent.
+    Source: this suite (advice).
     Fix: keep arrays of numbers in the state; typed keys as `jax.random.key_data`.
     """
     state = subject.make().init(parameters())
@@ -223,6 +240,7 @@ def tree_map_params_of_state(subject: Subject) -> None:
     """`optax.tree.map_params` finds the parameter-like parts and keeps the rest.
 
     Why: it is how shardings and masks are laid over an optimizer's state.
+    Source: optax's `test_optimization`, which maps over every state.
     Fix: build these parts from `params` with `jax.tree.map` in `init`, for any leaves.
     """
     tx, params = subject.make(), parameters()

@@ -52,6 +52,7 @@ def containers(subject: Subject) -> None:
     """Lists, tuples, named tuples and custom nodes are taken, as dictionaries are.
 
     Why: flax, equinox and haiku keep parameters in containers of their own.
+    Source: `optax.Params`: arbitrary nests of arrays.
     Fix: use `jax.tree.map`, and neither index nor rebuild the containers.
     """
     w, b = parameters()["w"], parameters()["b"]
@@ -63,6 +64,7 @@ def a_single_array(subject: Subject) -> None:
     """Parameters may be one array, without a container.
 
     Why: small problems and tests are written so.
+    Source: optax's `test_preserve_dtype`, whose parameters are one array.
     Fix: use `jax.tree.map`, and do not ask for keys or items.
     """
     _survives(subject, parameters()["w"])
@@ -73,6 +75,7 @@ def scalar_leaf(subject: Subject) -> None:
     """A 0-d parameter beside others is taken.
 
     Why: temperatures, scales and gates are 0-d.
+    Source: optax docs, `inject_hyperparams`, whose example has a 0-d parameter.
     Fix: do not index axes that may be missing, nor reduce over `axis=0`.
     """
     _survives(subject, {**parameters(), "s": jnp.float32(0.5)})
@@ -83,6 +86,7 @@ def zero_size_leaf(subject: Subject) -> None:
     """A parameter without elements beside others is taken, and gives no NaN.
 
     Why: optional heads and empty embedding tables are such.
+    Source: `optax.Params`: arbitrary nests of arrays.
     Fix: do not divide by `x.size`, nor take the mean or the maximum of a leaf
     unguarded.
     """
@@ -94,6 +98,7 @@ def empty_tree(subject: Subject) -> None:
     """Trees without leaves are taken.
 
     Why: `optax.masked` and `optax.partition` make them where a group is empty.
+    Source: optax's `test_empty` of `masked` and of `partition`.
     Fix: give `sum`, `max` and `jnp.stack` over leaves a start for none.
     """
     for params in ({}, (), {"a": None}):
@@ -109,6 +114,8 @@ def none_leaf_in_parameters(subject: Subject) -> None:
     """A None among the parameters is passed over.
 
     Why: equinox and frozen layers put None where there is nothing to train.
+    Source: JAX docs, pytrees: None is a node without leaves; `optax.apply_updates`
+    keeps it.
     Fix: use `jax.tree.map`, which passes None over, for parameters and state alike.
     """
     params = {**parameters(), "n": None}
@@ -123,12 +130,13 @@ def none_leaf_in_parameters(subject: Subject) -> None:
     _compare.equal("the updates", updates, subject.eager[0].updates, 1e-6)
 
 
-@check()
+@check("advice")
 def none_gradient(subject: Subject) -> None:
     """A None gradient beside a real parameter gives a None update, and no error.
 
     Why: a parameter that a loss does not use may have no gradient, and
     `optax.apply_updates` passes a None over.
+    Source: this suite (advice).
     Fix: map with `is_leaf=lambda x: x is None` and pass None through, keeping the
     leaf's state.
     """

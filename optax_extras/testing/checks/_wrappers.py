@@ -23,6 +23,7 @@ def chain(subject: Subject) -> None:
     """In an `optax.chain` it does what it does alone.
 
     Why: every optimizer is a chain or ends in one.
+    Source: optax docs, `chain`; optax's `test_chain`.
     Fix: return an `optax.GradientTransformation` or `GradientTransformationExtraArgs`.
     """
     tx = optax.chain(optax.identity(), subject.make(), optax.identity())
@@ -35,6 +36,7 @@ def masked(subject: Subject) -> None:
     """`optax.masked` leaves the other leaves alone and changes nothing for its own.
 
     Why: weight decay and frozen layers are masked.
+    Source: optax docs, `masked`; optax's `test_masked`.
     Fix: map over leaves with `jax.tree.map`, which passes `optax.MaskedNode` over.
     """
     subject.acts_on_parts_of_the_tree()
@@ -56,6 +58,7 @@ def partition(subject: Subject) -> None:
     """`optax.partition` gives every group of leaves what it gives them alone.
 
     Why: groups of parameters get learning rates of their own.
+    Source: optax docs, `partition`; optax's `test_partition`.
     Fix: map over leaves with `jax.tree.map`, which passes `optax.MaskedNode` over.
     """
     subject.acts_on_parts_of_the_tree()
@@ -77,6 +80,7 @@ def multi_steps(subject: Subject) -> None:
     """`optax.MultiSteps` hands it the mean of several gradients, as one step.
 
     Why: it is how batches larger than memory are trained on.
+    Source: optax docs, `MultiSteps`; optax's `test_gradient_accumulation`.
     Fix: keep the state's structure and dtypes fixed; it is chosen between by
     `lax.cond`.
     """
@@ -95,6 +99,7 @@ def apply_if_finite(subject: Subject) -> None:
     """Once `optax.apply_if_finite` has left out a NaN in a leaf, it goes on as before.
 
     Why: one bad batch must not end a run of weeks.
+    Source: optax docs, `apply_if_finite`; optax's `test_apply_if_finite`.
     Fix: keep everything that a step changes in the state, where it can be undone, and
     the state's dtypes fixed.
     """
@@ -118,6 +123,7 @@ def flatten(subject: Subject) -> None:
     """`optax.flatten`, which makes one vector of all leaves, works around it.
 
     Why: it makes many small leaves faster.
+    Source: optax docs, `flatten`; optax's `test_flatten`.
     Fix: take one 1-d array as parameters.
     """
     subject.acts_on_parts_of_the_tree()
@@ -147,6 +153,7 @@ def inject_hyperparams(subject: Subject) -> None:
     """`optax.inject_hyperparams` around the factory changes no update.
 
     Why: it is how hyperparameters are logged and changed while training.
+    Source: optax's `test_optimizers_can_be_wrapped_in_inject_hyperparams`.
     Fix: compute with hyperparameters in `jnp`; no Python `if` or `float` of them.
     """
     run = subject.advance(parameters(), tx=_inject(subject))
@@ -155,12 +162,13 @@ def inject_hyperparams(subject: Subject) -> None:
     )
 
 
-@check()
+@check("advice")
 def inject_hyperparams_on_bfloat16(subject: Subject) -> None:
     """On bfloat16 parameters it gives finite numbers near the right ones, or an error.
 
     Why: optax makes the hyperparameters bfloat16 there, and 0.999 becomes 1.0; a
     debiasing by 1 − 0.999ᵗ is then 0/0.
+    Source: this suite (advice).
     Fix: refuse a bfloat16 decay with an error that names it, or keep 1 − decay.
     """
     params = parameters(jnp.bfloat16)
@@ -181,6 +189,7 @@ def inject_float32_hyperparams_on_bfloat16(subject: Subject) -> None:
 
     Why: it is the remedy for rounded hyperparameters; float32 arrays must not widen
     the leaves they meet.
+    Source: this suite (advice).
     Fix: cast the result of arithmetic with a hyperparameter back to the leaf's dtype.
     """
     params = parameters(jnp.bfloat16)
@@ -196,6 +205,8 @@ def injected_hyperparameters_take_effect(subject: Subject) -> None:
     """A value written into the state of `optax.inject_hyperparams` acts at once.
 
     Why: warm restarts and population-based training write them.
+    Source: optax docs, `inject_hyperparams`: numbers in its state may be changed;
+    optax's `test_overriding_hyperparam`.
     Fix: read hyperparameters in `update`; copy none into the state in `init`.
     """
     tx = _inject(subject)
