@@ -336,6 +336,14 @@ def test_a_none_gradient_counts_as_unchanged(scope):
     jax.tree.map(np.testing.assert_allclose, after.variation, expected)
 
 
+def test_the_state_outlives_the_gradient():
+    grads = jnp.ones(3)
+    tx = ox.scale_by_adasmooth()
+    _, state = tx.update(grads, tx.init(jnp.zeros(3)))
+    grads.delete()  # as donating it to a later computation does
+    np.testing.assert_array_equal(state.previous, 1)
+
+
 def test_weight_decay_may_be_a_schedule():
     params = jnp.array([1.0, -2.0])
     rate, weights = 0.1, (0.5, 0.25, 0.0)
