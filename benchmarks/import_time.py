@@ -1,4 +1,4 @@
-"""Time of `import optax_extras` beside `import optax`, in new processes, in turn."""
+"""Compares the time of `import optax_extras` and `import optax` in new processes."""
 
 import argparse
 import statistics
@@ -8,7 +8,7 @@ import time
 
 
 def seconds(module: str) -> float:
-    """Wall-clock of a new Python that imports a module."""
+    """Wall-clock time of a new Python process that imports a module."""
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
     return time.perf_counter() - started

@@ -1,11 +1,11 @@
-"""Noisy steps beside optax's, those without noise, and torch's: time and memory.
+"""Time and memory of noisy steps, compared with optax, with torch, and without noise.
 
-Every work prints one row for each method: seconds to trace and to compile, the median
-time of a step with donated buffers, and temporary memory; then each as a ratio to its
-peer, the same step with optax's noise. Steps of the methods are taken in turn in one
-process, each behind an untimed one of its own. `--before` measures noise in front of
-other optimizers, and `--compile` how long every optimizer of optax takes to compile in
-a small network, with and without noise in front.
+For every workload the program prints one row per method: the median time of a step with
+donated buffers, the times to trace and to compile, each with its ratio to the same step
+with optax's noise, and temporary memory. The methods alternate in one process, and each
+takes an untimed step before its timed one. `--before` measures noise in front of other
+optimizers. `--compile` measures how long every optimizer of optax takes to compile in a
+small network, with and without noise in front.
 """
 
 import argparse
@@ -30,11 +30,11 @@ except ImportError:
 
 ETA, GAMMA, RATE = 0.01, 0.55, 0.1
 WIDTHS = (32, 64, 64, 10)
-Methods = dict[str, optax.GradientTransformation]  # the first is the peer
+Methods = dict[str, optax.GradientTransformation]  # the first is the reference
 
 
 def noise() -> optax.GradientTransformation:
-    """The stage that is measured in front of others."""
+    """The noise stage that is measured in front of other optimizers."""
     return optax_extras.add_decayed_noise(ETA, GAMMA, key=0)
 
 
@@ -54,7 +54,7 @@ FOLLOWERS: Methods = {
 
 
 def behind_noise(name: str) -> Methods:
-    """A follower behind optax's noise, behind ours, and alone."""
+    """A follower after optax's noise, after `add_decayed_noise`, and alone."""
     follower = FOLLOWERS[name]
     return {
         f"optax.add_noise, {name}": optax.chain(
@@ -67,7 +67,7 @@ def behind_noise(name: str) -> Methods:
 
 @dataclasses.dataclass
 class Prepared:
-    """A method on a work: a function that does one step, and what it cost to make."""
+    """A method on a workload: a function that takes one step, and its compile costs."""
 
     step: Callable[[], None]
     trace: float
@@ -78,7 +78,7 @@ class Prepared:
 
 
 def transformer(layers: int, d: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Twelve leaves a layer: four d×d, one d×4d, one 4d×d and six vectors."""
+    """Twelve leaves per layer: four d×d, one d×4d, one 4d×d and six vectors."""
     shapes = [(d, d)] * 4 + [(d, 4 * d), (4 * d, d)] + [(d,)] * 6
     return {
         f"layer{i}/{j}": jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -88,12 +88,12 @@ def transformer(layers: int, d: int) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def leaf(log2: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """One leaf of 2**log2 elements, as a matrix of 1024 columns."""
+    """One leaf of 2**log2 elements, a matrix with 1024 columns."""
     return {"w": jax.ShapeDtypeStruct((2**log2 // 1024, 1024), jnp.float32)}
 
 
 def prepare(optimizer: optax.GradientTransformation, tree: Any, dtype: Any) -> Prepared:
-    """Compiles a donated step of an optimizer on a tree of shapes."""
+    """Compiles a step of an optimizer, with donated buffers, for a tree of shapes."""
     params = jax.tree.map(lambda s: jnp.zeros(s.shape, dtype), tree)
     grads = jax.tree.map(lambda s: jnp.ones(s.shape, dtype), tree)
     carry = [params, optimizer.init(params)]
@@ -121,7 +121,7 @@ def prepare(optimizer: optax.GradientTransformation, tree: Any, dtype: Any) -> P
 
 
 def prepare_noise(tree: Any, dtype: Any) -> Prepared:
-    """Noise alone, added to gradients into new memory, as other steps must."""
+    """Compiles noise alone; it writes the noisy gradients into new memory."""
     grads = jax.tree.map(lambda s: jnp.ones(s.shape, dtype), tree)
     tx = noise()
     state = tx.init(grads)
@@ -158,7 +158,7 @@ def prepare_torch(tree: Any, dtype: Any) -> Prepared:
 def measure(
     title: str, tree: Any, dtype: Any, rounds: int, methods: Methods = NOISY_SGD
 ) -> None:
-    """Prints the rows of one work."""
+    """Prints the rows of one workload."""
     prepared = {name: prepare(tx, tree, dtype) for name, tx in methods.items()}
     if methods is not NOISY_SGD:
         prepared["noise into memory"] = prepare_noise(tree, dtype)
@@ -166,7 +166,7 @@ def measure(
         prepared["torch"] = prepare_torch(tree, dtype)
     for _ in range(rounds):
         for method in prepared.values():
-            method.step()  # untimed: the caches are the last method's
+            method.step()  # untimed: the caches hold the previous method's data
             started = time.perf_counter()
             method.step()
             method.times.append(time.perf_counter() - started)
@@ -187,9 +187,9 @@ def measure(
 
 
 def seconds_to_compile(spec: Spec, *stages: optax.GradientTransformation) -> float:
-    """Seconds until a training step of a small network with an optimizer is compiled.
+    """Seconds to trace and compile a training step of a small network.
 
-    The optimizer, which may come behind other stages, is that of a spec.
+    The optimizer is a chain of `stages` and the optimizer of `spec`.
     """
     key = {"key": 0} if "random" in spec.supports else {}
     tx = optax.chain(*stages, spec.make(**spec.hyperparameters, **key))
@@ -220,7 +220,7 @@ def seconds_to_compile(spec: Spec, *stages: optax.GradientTransformation) -> flo
 
 
 def compile_everything() -> None:
-    """Prints the seconds of every optimizer of optax, alone and behind noise."""
+    """Prints compile times of every optimizer of optax, alone and after noise."""
     print("| optimizer | alone | behind noise |\n|---|---|---|")
     for module in ("optax", "optax.contrib"):
         for spec in aliases_of(module):
@@ -229,7 +229,7 @@ def compile_everything() -> None:
 
 
 def main() -> None:
-    """Runs the works that were asked for."""
+    """Measures the workloads given on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--sizes", type=int, nargs="*", default=[16, 18, 20, 22, 24, 26]

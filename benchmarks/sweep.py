@@ -1,8 +1,8 @@
-"""Compares `sweep` with hand-written loops over trials.
+"""Compares a sweep with common ways to write a loop over trials.
 
-All train 64 learning rates × 4 seeds × 500 steps and evaluate every 50 steps. Times
-include compilation. Methods run in turn, each in its own process, whose peak memory is
-counted from before the run.
+All methods train 64 learning rates × 4 seeds × 500 steps and evaluate every 50 steps.
+Times include compilation. The methods alternate, each in a new process; peak memory is
+the increase of that process's peak during the measurement.
 """
 
 import argparse
@@ -30,7 +30,7 @@ SEEDS = range(4)
 
 
 def run(task, optimizer, learning_rate, seed):
-    """Metrics of one hand-written trial at every evaluation."""
+    """One trial, written by hand; returns the metrics of every evaluation."""
     init_key, batch_key = jax.random.split(jax.random.key(seed))
     tx = optimizer(learning_rate)
     params = task.init(init_key)
@@ -66,23 +66,23 @@ def one_sweep(task, optimizer, trials, mesh=None):
 
 
 def sweep_over_cores(task, optimizer, trials):
-    """Sweep over a mesh in which every core is a device."""
+    """All trials as one program, with every core as a device."""
     return one_sweep(task, optimizer, trials, jax.make_mesh((os.cpu_count(),), ("x",)))
 
 
 def last(metrics):
-    """Waits for the first metric after the last step."""
+    """The first metric after the last step, as a float; blocks until it is ready."""
     return float(next(iter(metrics.values()))[-1])
 
 
 def compiled_once(task, optimizer, trials):
-    """Fair loop: the learning rate and the seed are arguments of one program."""
+    """One compiled program, whose arguments are the learning rate and the seed."""
     program = jax.jit(partial(run, task, optimizer))
     return [last(program(*trial)) for trial in trials]
 
 
 def made_anew(task, optimizer, trials):
-    """Usual loop: every trial makes and compiles its own optimizer."""
+    """The usual loop: every trial makes an optimizer and compiles."""
     losses = []
     for rate, seed in trials:
         program = jax.jit(lambda seed, rate=rate: run(task, optimizer, rate, seed))
@@ -96,7 +96,7 @@ METHODS = {
 
 
 def measure(method, name, optimizer, few):
-    """Prints seconds for all trials, extrapolated for the slowest method, and bytes."""
+    """Prints seconds and bytes; `made_anew` runs a few trials and scales the time."""
     if method == "sweep_over_cores":
         jax.config.update("jax_num_cpu_devices", os.cpu_count())
     task = load_task(name)

@@ -30,7 +30,7 @@ FOLDER = Path(__file__).parent
 RATES = np.geomspace(1e-4, 10, 11)
 TUNING_SEEDS, FRESH_SEEDS = range(10), range(100, 120)
 STEPS, EARLY = 300, 20
-# Wins of 20 pairs that are significant: two-sided sign test, p = 0.04.
+# Wins out of 20 that are significant at 5 % in a two-sided sign test.
 SHOWN = 15
 
 METHODS: dict[str, Callable[..., optax.GradientTransformation]] = {
@@ -51,7 +51,7 @@ METHODS: dict[str, Callable[..., optax.GradientTransformation]] = {
 def two_minima(
     name: str, value: Callable[[jax.Array], jax.Array], start: float, sign: float
 ) -> Task:
-    """Minimises a function of two variables from near its poorer minimum (start, 0)."""
+    """A function of two variables, started near its poorer minimum at (start, 0)."""
     centre = jnp.array([start, 0.0])
     return Task(
         name,
@@ -89,7 +89,7 @@ def two_wells() -> Task:
 
 SETTINGS: dict[str, Callable[[], Task]] = {
     **TASKS,
-    # The most expensive task, with a network four times narrower and half the batch.
+    # A quarter of the width and half the batch, because this task costs most.
     "characters": partial(characters, batch_size=16, width=16),
     "quadratic, condition 1000": partial(quadratic, condition=1000.0),
     "double-well": double_well,
@@ -99,7 +99,7 @@ SETTINGS: dict[str, Callable[[], Task]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """Claim that a method reaches the goals of some tasks better than its peer."""
+    """The claim that a method does better than its peer on some tasks."""
 
     text: str
     ours: str
@@ -119,7 +119,7 @@ CLAIMS = (
         ("digits", "digits-softmax", "digits-wrong-labels", "characters"),
     ),
     Claim(
-        "Noise that is taken back helps generalisation (Orvieto et al. 2022).",
+        "Anticorrelated noise helps generalisation (Orvieto et al. 2022).",
         "anti_pgd, stddev 0.1",
         "optax.sgd",
         ("digits", "digits-softmax", "digits-wrong-labels", "characters"),
@@ -162,7 +162,7 @@ CLAIMS = (
         ("digits-wrong-labels", "jumping-quadratic", "digits"),
     ),
     Claim(
-        "AdaSmooth with its options normalize and debias does.",
+        "AdaSmooth with `normalize` and `debias` beats Adam on these tasks.",
         "adasmooth, normalized",
         "optax.adam",
         ("digits-wrong-labels", "jumping-quadratic", "digits"),
@@ -193,7 +193,7 @@ def tuned(name: str, method: str, steps: int) -> SweepResult:
 
 @cache
 def fresh(name: str, method: str, steps: int) -> SweepResult:
-    """Sweep at the best of these rates with seeds that did not select it."""
+    """The best of these rates, with seeds that were not used to choose it."""
     best = tuned(name, method, steps).best()["learning_rate"]
     return sweep(
         task(name),
@@ -219,7 +219,7 @@ def spread(values: np.ndarray) -> str:
 
 
 def verdict(wins: float) -> str:
-    """Verdict on a number of wins over the fresh seeds, with ties as one half."""
+    """The verdict for a number of wins of the fresh seeds; a tie counts one half."""
     if wins >= SHOWN:
         return "**held**"
     if wins <= len(FRESH_SEEDS) - SHOWN:
@@ -280,19 +280,20 @@ def page() -> str:
     lines = [
         "# Evidence",
         "",
-        "Made by `python docs/evidence.py`; only the claims are written by hand.",
+        "`python docs/evidence.py` writes this page; only the claims are written by"
+        " hand.",
         "",
-        f"Each method has the same {len(RATES)} learning rates from {RATES[0]:g} to"
-        f" {RATES[-1]:g} on each task, {STEPS} steps, and {len(TUNING_SEEDS)} seeds by"
-        " which its rate is chosen; the numbers are of"
-        f" {len(FRESH_SEEDS)} other seeds at that rate: the median, and the lowest and"
-        " highest. Both methods of a pair meet the same initial parameters and"
-        " mini-batches. A claim *held* on a task where the method did better than its"
+        "On each task, each method is trained for"
+        f" {STEPS} steps with the same {len(RATES)} learning rates from {RATES[0]:g} to"
+        f" {RATES[-1]:g}. Its rate is chosen by {len(TUNING_SEEDS)} seeds. The numbers"
+        f" are from {len(FRESH_SEEDS)} other seeds at that rate: the median, and the"
+        " lowest and highest. Both methods of a pair get the same initial parameters"
+        " and mini-batches. A claim *held* on a task if the method did better than its"
         f" peer on {SHOWN} or more of the {len(FRESH_SEEDS)} seeds (two-sided sign"
-        " test, p = 0.04), and did not where the peer did; many rows are tested, so a"
+        " test, p = 0.04), and did not hold if the peer did. Many rows are tested, so a"
         " single one means little. Rosenbrock's function and the line have nothing"
-        " random: there all seeds of a method without noise are one run. Everything"
-        " else is at its defaults.",
+        " random: all seeds of a method without noise are the same run there. All other"
+        " arguments have their defaults.",
         "",
         "## The claims",
     ]
@@ -312,14 +313,14 @@ def page() -> str:
             f"{method} {100 * np.mean(score(name, method, STEPS, 'escaped')):.0f} %"
             for method in METHODS
         )
-        text = f"Of the seeds on the {name}, these left the poorer minimum: {shares}."
+        text = f"Seeds that left the poorer minimum on {name}: {shares}."
         lines += ["", text]
     lines += [
         "",
         "## The tasks",
         "",
-        "Best first. In the pictures, which are of the seeds for tuning, lines are"
-        " medians and bands the range.",
+        "The best method is first. The pictures show the seeds for tuning: lines are"
+        " medians, bands are ranges.",
     ]
     for name in SETTINGS:
         lines += [

@@ -1,4 +1,4 @@
-"""The types that signatures name."""
+"""Types for the signatures of public functions."""
 
 from collections.abc import Callable, Hashable
 
@@ -16,13 +16,13 @@ __all__ = [
 ]
 
 Scalar = float | np.integer | np.floating | np.ndarray | jax.Array
-"""A real number: Python's, NumPy's, or a 0-d array, which may be traced."""
+"""A real number: a Python or NumPy number, or a 0-d array, which may be traced."""
 
 Schedule = Callable[[jax.typing.ArrayLike], jax.typing.ArrayLike]
 """A function from the number of updates so far, int32[], to a real number."""
 
 ScalarOrSchedule = Scalar | Schedule
-"""A real number, or one that depends on the number of updates so far."""
+"""A real number, or a schedule."""
 
 KeyLike = int | np.integer | np.ndarray | jax.Array
 """A seed, a key from `jax.random.key`, or the uint32 words of one."""
@@ -31,4 +31,4 @@ AxisName = Hashable
 """The name of a mapped axis, or a tuple of such names."""
 
 DTypeLike = npt.DTypeLike
-"""What `numpy.dtype` takes."""
+"""Anything that `numpy.dtype` accepts."""

@@ -1,12 +1,12 @@
 # %% [markdown]
 # # AdaSmooth, Adam with a memory that follows the gradient
 #
-# AdaSmooth is Adam whose first-moment decay $\beta_1$ is longer while the gradient is
-# steady and shorter while it changes. (It is not the AdaSmooth of
-# [Lu 2022](https://arxiv.org/abs/2204.00825).) It was recommended for noisy labels and
-# for losses that move. You will see its $\beta_1$ at work, a comparison with Adam that
-# its literal form does not win, its two weaknesses with the options that mend them, and
-# how it is chained with clipping and a decaying learning rate.
+# AdaSmooth is Adam whose first-moment decay $\beta_1$ is larger while the gradient is
+# steady and smaller while it changes. (It is not the AdaSmooth of [Lu
+# 2022](https://arxiv.org/abs/2204.00825).) It was recommended for noisy labels and for
+# non-stationary losses. You will see its $\beta_1$ at work, comparisons with Adam,
+# which its literal form does not beat, its two weaknesses with the options that remedy
+# them, and how to chain it with clipping and a decaying learning rate.
 #
 # In a hurry? `OPTAX_EXTRAS_SHORT=1` in the environment takes fewer steps and seeds.
 
@@ -76,8 +76,8 @@ print(f"{'short' if SHORT else 'full'} mode, {SEEDS} seeds, {STEPS} steps")
 # s_t = \beta_2 s_{t-1} + (1 - \beta_2) g_t^2$$
 # $$u_t = \frac{m_t / (1 - \beta_{1,t}^t)}{\sqrt{s_t / (1 - \beta_2^t)} + \epsilon}$$
 #
-# A large change $\Delta$ makes $v$ large and $\beta_1$ short. The same, a line of code
-# for each equation, beside the library:
+# A large change $\Delta$ makes $v$ large and $\beta_1$ small. The next cell has a line
+# of code for each equation and compares the result with the library:
 
 
 # %%
@@ -196,17 +196,17 @@ for name, b1 in traced.items():
     print(f"{name}: β₁ ends at {np.median(b1[:, -1]):.4f}, at most {b1.max():.4f}")
 
 # %% [markdown]
-# Two things are off in the literal trace. $\beta_1$ never passes the middle of its
-# range, since $\sigma(-v) \le 1/2$; and it is decided by the size of $v$, which is the
-# size of the gradient. `normalize=True` divides $\Delta_t$ by
-# $\|g_t\|^2 + \|g_{t-1}\|^2$: then $v$ is 0 for a steady gradient, 1 for uncorrelated
-# ones and 2 for alternating ones, whatever their scale. More on both below.
+# The literal form has two problems. $\beta_1$ never passes the middle of its range,
+# since $\sigma(-v) \le 1/2$; and it depends on the size of $v$, and so on the scale of
+# the gradient. `normalize=True` divides $\Delta_t$ by $\|g_t\|^2 + \|g_{t-1}\|^2$: then
+# $v$ is 0 for a steady gradient, 1 for uncorrelated ones and 2 for alternating ones,
+# whatever their scale. More on both below.
 #
 # ## Where it does what it should: a minimum that jumps
 #
 # The loss is $\frac{1}{2n} \|x - c\|^2$ and $c$ jumps to a new random place every 100
-# steps. At each jump the gradient changes, and $\beta_1$ should fall. We give it room
-# to: from 0 to 0.99, with the map $e^{-v}$, which uses the whole range.
+# steps. At each jump the gradient changes, and $\beta_1$ should fall. We give it a wide
+# range, from 0 to 0.99, with the map $e^{-v}$, which uses the whole range.
 
 # %%
 WIDE = {"b1_min": 0.0, "b1_max": 0.99}
@@ -266,10 +266,10 @@ print(f"β₁ before a jump {np.median(before):.3f}, after it {np.median(after):
 # %% [markdown]
 # ## Against Adam, over a grid of learning rates
 #
-# Adam *is* AdaSmooth with equal ends, `b1_min == b1_max`, so one `sweep` trains all of
-# them, every learning rate and every seed as one program. Since literal AdaSmooth's
-# $\beta_1$ lies between 0.9 and 0.95, Adam with either is the fair opponent. The second
-# sweep has the mended form, with the wide range, and Adam without a first moment.
+# Adam *is* AdaSmooth with equal ends, `b1_min == b1_max`, so one `sweep` trains all
+# methods, learning rates and seeds as one program. Since literal AdaSmooth's $\beta_1$
+# lies between 0.9 and 0.95, Adam with either value is the fair comparison. The second
+# sweep has the improved form, with the wide range, and Adam without a first moment.
 
 
 # %%
@@ -354,12 +354,12 @@ axes.set_title(
 plt.show()
 
 # %% [markdown]
-# The methods lie on one another: with noisy gradients $\beta_1$ hardly moves, and on
-# this task it hardly matters. What matters is the learning rate.
+# The curves coincide: with noisy gradients $\beta_1$ hardly moves, and on this task it
+# hardly matters. What matters is the learning rate.
 #
 # ### A minimum that jumps
 #
-# The measure is the loss while it is being chased, averaged over the run.
+# The metric is the loss, averaged over all steps of the run.
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 4))
@@ -372,16 +372,17 @@ axes.set_title(
 plt.show()
 
 # %% [markdown]
-# Literal AdaSmooth is behind Adam's default: between jumps the gradient is steady, so
-# it takes a longer memory, and a long memory is what a jump punishes. With the wide
-# range it is far ahead of Adam's default. But so is Adam without a first moment: most
-# of what helps is the short memory, and not that it adapts.
+# Literal AdaSmooth is worse than Adam's default: between jumps the gradient is steady,
+# so the memory becomes longer, and a long memory is a disadvantage at a jump. With the
+# wide range it is far better than Adam's default. But so is Adam without a first
+# moment: most of the gain comes from the short memory, and not from its adaptation.
 #
 # ## Weakness 1: the literal debiasing
 #
-# $1 - \beta_{1,t}^t$ is the weight in $m_t$ for a constant $\beta_1$ alone. We feed a
-# gradient that alternates and then becomes steady, and divide the literal step by the
-# one with the exact weight, $1 - \prod_i \beta_{1,i}$, which is `debias="product"`.
+# $1 - \beta_{1,t}^t$ is the total weight in $m_t$ only for a constant $\beta_1$. We
+# pass a gradient that alternates and then becomes steady, and divide the literal step
+# by the one with the exact weight, $1 - \prod_i \beta_{1,i}$, which is
+# `debias="product"`.
 
 # %%
 TURN, TURN_STEPS = 8, 150
@@ -429,8 +430,8 @@ for name, (ratio, _) in overshoots.items():
 # %% [markdown]
 # ## Weakness 2: $\beta_1$ depends on the gradient's scale
 #
-# A gradient of ones with a little noise, times a scale: the same problem in other
-# units. Where does $\beta_1$ end?
+# We multiply a gradient of ones with a little noise by a scale, which is the same
+# problem in other units. What is $\beta_1$ at the end?
 
 # %%
 scales = np.geomspace(1e-3, 1e3, 25)
@@ -475,13 +476,13 @@ for name, b1 in by_scale.items():
     print(f"{name}: β₁ from {b1.min():.4f} to {b1.max():.4f}")
 
 # %% [markdown]
-# ## In a chain: clipping before, a decaying rate behind
+# ## In a chain: clipping first, a decaying rate last
 #
-# Clipping $g \leftarrow g \cdot \min(1, c / \|g\|)$ stands in front. It does more here
-# than in front of Adam: no change can exceed $2c$, so the literal form has
-# $v \le 4 c^2$, which bounds $\beta_1$ from below. The rate
-# $\eta_t = \eta_0 / (1 + k t)$ stands behind. On the digits with wrong labels a rate
-# that decays in time stops before the wrong labels are learnt.
+# Clipping $g \leftarrow g \cdot \min(1, c / \|g\|)$ comes first. It does more here than
+# before Adam: no change can exceed $2c$, so the literal form has $v \le 4 c^2$, which
+# bounds $\beta_1$ from below. The rate $\eta_t = \eta_0 / (1 + k t)$ comes last. On the
+# digits with wrong labels, a rate that decays early enough stops training before the
+# network learns the wrong labels.
 
 # %%
 CLIP, FAST = 0.3, 0.01
@@ -522,8 +523,8 @@ print(
 # %% [markdown]
 # ## What was claimed, asserted
 #
-# Every statement above, with the numbers of this run: medians over the seeds, and
-# ranges where they must meet.
+# Assertions for every statement above, on the numbers of this run: medians over the
+# seeds, and ranges where they must overlap.
 
 
 # %%

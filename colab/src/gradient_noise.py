@@ -76,8 +76,8 @@ print(f"{'short' if SHORT else 'full'} mode, {SEEDS} seeds, {STEPS} steps")
 # $$g_t \leftarrow g_t + \mathcal{N}(0, \sigma_t^2), \qquad
 # \sigma_t^2 = \frac{\eta}{(1 + t)^\gamma}, \qquad t = 0, 1, 2, \dots$$
 #
-# Note that $\eta$ is a *variance*. Noise comes before whatever scales the gradient,
-# here the learning rate; any other transformation could stand in its place.
+# Note that $\eta$ is a *variance*. The noise stage comes before the stage that scales
+# the gradient, here the learning rate; any other transformation can follow it.
 
 # %%
 optimizer = optax.chain(
@@ -87,7 +87,7 @@ optimizer = optax.chain(
 
 # %% [markdown]
 # A gradient of zeros shows the noise alone. We run the stage over many steps with
-# `lax.scan` and lay the deviation that it adds beside $\sigma_t$.
+# `lax.scan` and compare the standard deviation of its noise with $\sigma_t$.
 
 # %%
 ETA = 0.01
@@ -228,9 +228,9 @@ plt.show()
 # %% [markdown]
 # ### How much noise, and when it harms
 #
-# The same program over a grid of $\eta$, and from both wells. Too little noise crosses
-# nothing. Too much is not annealed away within the run: it throws out even those that
-# started in the good well.
+# The same program runs over a grid of $\eta$, and from both wells. With too little
+# noise no walker leaves its well. Too much noise does not decay within the run, and
+# even walkers that started in the better well leave it.
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 4))
@@ -323,9 +323,9 @@ NONE, SMALL, LARGE = 0, 2, 4  # no noise, the paper's smallest η, its largest
 # %% [markdown]
 # ### Where it works: a network that cannot start
 #
-# From zeros, both layers' weights have a gradient of exactly zero: each waits for the
-# other. Plain descent learns nothing but the biases of the last layer. Noise breaks
-# the tie, and the network trains.
+# If all parameters are zero, the gradient of both layers' weights is exactly zero,
+# because each has the other layer as a factor. Plain descent learns only the biases of
+# the last layer. Noise breaks this symmetry, and the network trains.
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 4))
@@ -357,8 +357,8 @@ for index in range(len(digit_etas)):
 # %% [markdown]
 # ### Where it does not help: a network that starts well
 #
-# From a sound random start there is no tie to break. A little noise changes the loss by
-# less than the seeds differ among themselves; a lot of it does harm.
+# A good random start has no such symmetry. A little noise changes the loss by less than
+# the seeds differ from each other; a lot of noise does harm.
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 4))
@@ -385,14 +385,13 @@ print(
 # ## The same noise on 1 device, on 8, and after a restart
 #
 # The noise of an element depends on the key, the step, the path of its leaf and its
-# index in the whole leaf, and on nothing else. So a sharded run draws the same
-# numbers, each device its own part; and a checkpoint needs only the state's two
-# arrays, the count and the key. (For noise that you draw keys for yourself there is
-# `update(..., key=k)`.)
+# index in the whole leaf, and on nothing else. So a sharded run draws the same numbers,
+# each device its own part; and a checkpoint needs only the state's two arrays, the
+# count and the key. (To pass your own key at each step, use `update(..., key=k)`.)
 #
-# We train on one device, save half-way, and go on three ways: without a break, from
-# the file, and from the file on eight devices. These are the host's own devices, so
-# that this runs anywhere.
+# We train on one device, save half-way, and continue in three ways: without a break,
+# from the file, and from the file on eight devices. JAX makes the eight devices from
+# the host's CPU, so that this runs anywhere.
 
 # %%
 HALF = 20
@@ -464,9 +463,9 @@ print(f"parameters on 1 device and, from the file, on 8: {eight_distance:.1e} ap
 # ## bfloat16
 #
 # `optax.add_noise` has the same formula and draws in the gradient's own dtype. In
-# bfloat16 its samples come from few distinct values and stop short in the tail. Here
-# noise is drawn at float32 resolution and rounded once, when it is added. The picture
-# counts how rarely a sample exceeds $x$ deviations.
+# bfloat16 its samples have few distinct values and the tail is cut off.
+# `add_decayed_noise` draws at float32 resolution and rounds once, when it adds the
+# noise. The picture shows how rarely a sample exceeds $x$ standard deviations.
 
 # %%
 SAMPLES = 100_000 if SHORT else 1_000_000
@@ -507,9 +506,9 @@ for name in noises:
 
 # %% [markdown]
 # The same training loop with bfloat16 parameters, and so bfloat16 gradients. Here a
-# little noise *lowers* the loss also from a sound start. The likely reason: an update
-# too small to change a bfloat16 parameter is lost whenever it is rounded away, and
-# noise, like dither in sound, lets some of them through.
+# little noise *lowers* the loss also from a good random start. The likely reason is
+# rounding: an update too small to change a bfloat16 parameter is lost, and noise, like
+# dither in audio, lets some of these updates take effect.
 
 # %%
 in_bfloat16 = train_all(digit_etas, scale=1.0, dtype=jnp.bfloat16)
@@ -519,8 +518,8 @@ for index in range(len(digit_etas)):
 # %% [markdown]
 # ## What was claimed, asserted
 #
-# Every statement above, with the numbers of this run: medians over the seeds, and
-# ranges where two must not or must overlap.
+# Assertions for every statement above, on the numbers of this run: medians over the
+# seeds, and ranges where they must overlap or must not.
 
 
 # %%

@@ -1,10 +1,11 @@
 # %% [markdown]
 # # Momentum, with the learning rate inside
 #
-# Momentum keeps a velocity: past gradients, each step a little fainter (Polyak 1964;
-# Nesterov 1983; Sutskever et al. 2013). You will see plain descent on batches of three
-# sizes, what a velocity does on a parabola, in a narrow valley and on digits, how it is
-# raised during training, and what it matters whether the learning rate is inside it.
+# Momentum keeps a velocity: a sum of past gradients, whose weights decay with each step
+# (Polyak 1964; Nesterov 1983; Sutskever et al. 2013). You will see plain descent on
+# batches of three sizes, the effect of a velocity on a parabola, in a narrow valley and
+# on digits, how momentum is raised during training, and what changes if the learning
+# rate is inside the velocity.
 #
 # In a hurry? `OPTAX_EXTRAS_SHORT=1` in the environment takes fewer steps and seeds.
 
@@ -93,16 +94,17 @@ hand_error = float(jnp.max(jnp.abs(params - theta)))
 print(f"after 50 steps the two are {hand_error:.1e} apart")
 
 # %% [markdown]
-# ## First without: batch, stochastic and mini-batch descent
+# ## Without momentum: batch, stochastic and mini-batch descent
 #
 # $$\theta \leftarrow \theta - \eta\, \frac{1}{|B|} \sum_{i \in B}
 # \nabla \ell_i(\theta)$$
 #
 # on scikit-learn's handwritten digits: $B$ is all training images, one, or some. The
-# loop is written out. Each seed's key is split into three: initial parameters, order
-# of the examples, and the loss, for those that draw. What a seed draws is drawn once,
-# and every optimizer meets it. `vmap` runs the loop over seeds and learning rates; the
-# rate is data, so each batch size is compiled once.
+# loop is written out. Each seed's key is split into three: initial parameters, order of
+# the examples, and the loss, for those that draw. The random values of a seed are drawn
+# once, and every optimizer gets the same ones. `vmap` runs the loop over seeds and
+# learning rates; the rate is an argument of the program, so each batch size is compiled
+# once.
 
 # %%
 task = digits()
@@ -186,9 +188,9 @@ axes.set_title(
 plt.show()
 
 # %% [markdown]
-# For the same number of images looked at, small batches get further: they step more
-# often. (A step on one image is not as much cheaper than a step on all as there are
-# fewer images, which is what mini-batches are for.) From here on batches have 128.
+# For the same number of images, small batches get further, because they take more
+# steps. (But the time of a step does not fall in proportion to the batch size;
+# mini-batches are the compromise.) From here on, batches have 128 images.
 #
 # ## A parabola: where momentum helps, and where it does not
 #
@@ -196,12 +198,12 @@ plt.show()
 #
 # - Nesterov's, with the gradient at the look-ahead point,
 #   $v_t = \gamma v_{t-1} + \eta \nabla L(\theta_t - \gamma v_{t-1})$;
-# - the same re-parametrised, so that the ordinary gradient will do: its $\theta$ are
-#   the look-ahead points of the other;
+# - the same method re-parametrised, with the gradient at the current $\theta$; these
+#   are the look-ahead points of the first form;
 # - bias-corrected momentum, whose velocity is divided by $1 - \gamma^t$, so that it has
 #   its full size from the first step.
 #
-# With the look-ahead form the loop asks for the point at which to differentiate.
+# For the look-ahead form, the loop computes the point at which to differentiate.
 
 
 # %%
@@ -270,17 +272,19 @@ for (name, rate), steps in settling.items():
     print(f"rate {rate:g}, {name}: {settled} steps until |x| stays below 0.1")
 
 # %% [markdown]
-# At the small rate plain descent creeps, and every kind of momentum gets there sooner.
-# At the large rate plain descent is there at once: there is one curvature, and the rate
-# suits it. There momentum does not help. The heavy ball rings; the bias-corrected one,
-# whose first steps are the largest, rings most; looking ahead damps nearly all of it.
+# At the small rate plain descent is slow, and every kind of momentum converges sooner.
+# At the large rate plain descent converges at once, because there is one curvature and
+# the rate suits it; momentum does not help. The heavy ball oscillates; the
+# bias-corrected one, whose first steps are the largest, oscillates most; the look-ahead
+# damps nearly all of the oscillation.
 #
 # ## A narrow valley: what momentum is for
 #
-# With two curvatures no rate suits both: the steep one limits it, the flat one crawls.
-# Velocity cancels across the valley and adds up along it. All methods have the same
-# rate here. (Bias correction is not drawn: it starts with steps ten times as long,
-# which at this rate leap out of the valley. The loss curves have it.)
+# With two curvatures no rate suits both: the steep direction limits the rate, and
+# progress along the flat one is slow. The velocity cancels across the valley and adds
+# up along it. All methods have the same rate here. (The picture omits bias correction:
+# its first steps are ten times as long, and leave the valley at this rate. The loss
+# curves include it.)
 
 # %% picture="momentum-valley"
 CURVATURES = jnp.array([1.0, 50.0])
@@ -345,9 +349,9 @@ for name, losses in valley_losses.items():
 # %% [markdown]
 # ## Digits: is it more than a larger step?
 #
-# A steady gradient $g$ fills the velocity up to $\eta g / (1 - \gamma)$. So at one
-# rate, momentum also takes longer steps. The learning rate and $\gamma$ are both data
-# here: one program trains every pair and seed.
+# A steady gradient $g$ fills the velocity up to $\eta g / (1 - \gamma)$. At the same
+# rate, momentum therefore takes longer steps. The learning rate and $\gamma$ are both
+# arguments of one program here, which trains every pair and seed.
 
 # %%
 EVALUATIONS = 10
@@ -380,8 +384,8 @@ axes.set_title(
 plt.show()
 
 # %% [markdown]
-# At one learning rate momentum is far ahead. Now all runs, over the rate that a steady
-# gradient sees, $\eta / (1 - \gamma)$:
+# At the same learning rate, momentum is far ahead. The next figure shows all runs over
+# the effective rate for a steady gradient, $\eta / (1 - \gamma)$:
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 4))
@@ -400,19 +404,19 @@ for decay, curve in by_decay.items():
     print(f"γ = {decay:g};", ", ".join(f"{e:.3g}: {loss:.2g}" for e, loss in found))
 
 # %% [markdown]
-# The curves of plain descent and of moderate momentum lie on one another: on this task
-# momentum is a larger step, and plain descent with that step does as well. Digits has,
-# it seems, no valley narrow enough. $\gamma = 0.99$ goes its own way; its best is
-# within the seeds' range of plain descent's.
+# The curves of plain descent and of moderate momentum coincide: on this task momentum
+# acts as a larger step, and plain descent with that step does as well. Digits seems to
+# have no valley narrow enough. The curve of $\gamma = 0.99$ differs, but its best loss
+# is within the seeds' range of plain descent's.
 #
 # ## Raising momentum from 0.5 to 0.99
 #
 # Sutskever et al. raise $\gamma_t$ in stages,
-# $\gamma_t = \min(1 - 2^{-1 - \log_2(\lfloor t / T \rfloor + 1)}, \gamma_{\max})$.
-# What size has the velocity meanwhile? We feed the trace a constant gradient of 1 and
-# divide what comes out by its full size, $1 / (1 - \gamma_t)$. Without correction it
-# lags behind after every raise. The textbook's divisor $1 - \gamma_t^t$ is right for a
-# constant $\gamma$ alone; the exact one keeps the weight
+# $\gamma_t = \min(1 - 2^{-1 - \log_2(\lfloor t / T \rfloor + 1)}, \gamma_{\max})$. How
+# large is the velocity meanwhile? We pass a constant gradient of 1 to the trace and
+# divide the update by its full size, $1 / (1 - \gamma_t)$. Without correction it lags
+# behind after every raise. The textbook's divisor $1 - \gamma_t^t$ is correct only for
+# a constant $\gamma$; the exact correction keeps the weight
 # $w_t = 1 + \gamma_t w_{t-1}$ and divides by $w_t (1 - \gamma_t)$.
 
 # %%
@@ -455,7 +459,7 @@ for name, error in worst.items():
     print(f"{name}: at worst {error:.1e} away from the full size")
 
 # %% [markdown]
-# On digits, over a grid of learning rates: constant $\gamma$, and the schedule.
+# Now constant $\gamma$ and the schedule on digits, over a grid of learning rates:
 
 
 # %%
@@ -484,16 +488,17 @@ for name, (curve, _) in runs.items():
     print(f"{name}:", ", ".join(f"{loss:.2g}" for loss in median(curve)))
 
 # %% [markdown]
-# The schedule bears a learning rate at which constant 0.99 is lost, and beats constant
-# 0.5 wherever it is steady itself. The seeds do not tell its best from the best of
-# constant 0.99, at a smaller rate.
+# The schedule tolerates a learning rate at which constant 0.99 fails, and beats
+# constant 0.5 wherever the schedule itself is stable. Its best loss does not differ
+# from the best of constant 0.99, at a smaller rate, by more than the seeds do.
 #
 # ## The learning rate inside or outside the velocity
 #
-# `momentum_sgd` has the learning rate inside: a change of it acts on new gradients.
-# `optax.sgd` and PyTorch have it outside, $\theta_{t+1} = \theta_t - \eta_t m_t$ with
-# $m_t = \gamma m_{t-1} + \nabla L$: a change acts at once on all that is stored. While
-# the rate is constant the two agree. Here it falls to a tenth.
+# `momentum_sgd` has the learning rate inside the velocity: a change acts on new
+# gradients only. `optax.sgd` and PyTorch have it outside,
+# $\theta_{t+1} = \theta_t - \eta_t m_t$ with $m_t = \gamma m_{t-1} + \nabla L$: a
+# change acts at once on the whole velocity. The two agree while the rate is constant.
+# In this example the rate falls to a tenth.
 
 # %%
 CHANGE = 60
@@ -517,10 +522,10 @@ plt.show()
 # %% [markdown]
 # Inside, the step shrinks by the factor $\gamma$ each time; outside, at once. Does it
 # matter on digits, under a rate that decays as the inverse of time,
-# $\eta_t = \eta_0 / (1 + k t)$? Each gradient enters with the rate of its own step
-# when the rate is inside, and with the smaller ones of later steps when it is outside.
-# So inside is in effect a somewhat larger rate, and on this task a larger rate trains
-# further, at every $\eta_0$ here.
+# $\eta_t = \eta_0 / (1 + k t)$? Each gradient enters with the rate of its own step when
+# the rate is inside, and with the smaller ones of later steps when it is outside. The
+# rate inside is therefore in effect somewhat larger, and on this task a larger rate
+# trains further, at every $\eta_0$ here.
 
 
 # %%
@@ -549,8 +554,8 @@ plt.show()
 # %% [markdown]
 # ## What was claimed, asserted
 #
-# Every statement above, with the numbers of this run: medians over the seeds, and
-# ranges where they must meet.
+# Assertions for every statement above, on the numbers of this run: medians over the
+# seeds, and ranges where they must overlap.
 
 
 # %%

@@ -1,1 +1,1 @@
-"""What the families of algorithms share; private."""
+"""Private code that the families of algorithms share."""

@@ -1,8 +1,8 @@
-"""Argument and gradient checks, with one style of message.
+"""Checks of arguments and gradients, with one style of message.
 
 Python and NumPy numbers are checked when a transformation is made. JAX arrays are
-checked for shape and dtype only: reading their value would stall the device, and a
-traced one has none.
+checked for shape and dtype only: reading a value would block until the device has
+computed it, and a tracer has no value.
 """
 
 import math
@@ -28,7 +28,7 @@ def number(
       name: the argument's name, for the message.
       value: a Python or NumPy number, or a 0-d array.
       interval: the allowed range in words, such as `in [0, 1)`.
-      inside: whether a float lies in that range; NaN must not.
+      inside: returns whether a float is in that range; must be False for NaN.
     """
     if isinstance(value, (np.ndarray, jax.Array)):
         if value.ndim:
@@ -45,7 +45,7 @@ def number(
         return value
     try:
         result = float(value)
-    except OverflowError:  # of an int
+    except OverflowError:  # an int too large for a float
         result = math.inf
     if not inside(result):
         raise ValueError(f"`{name}` must be {interval}, got {value}")
@@ -55,7 +55,7 @@ def number(
 def nonnegative(name: str, value: Any, *, schedule: bool = False) -> Any:
     """Checks that a number is finite and at least 0.
 
-    With `schedule`, a function of the count passes unchecked.
+    With `schedule=True`, a callable is returned unchecked.
     """
     if schedule and callable(value):
         return value
@@ -73,9 +73,9 @@ def finite(name: str, value: Any) -> Any:
 
 
 def decay(name: str, value: Any, *, schedule: bool = False) -> Any:
-    """Checks that a decay rate is in [0, 1), also once it is rounded to float32.
+    """Checks that a decay rate is in [0, 1), and still below 1 in float32.
 
-    With `schedule`, a function of the count passes unchecked.
+    With `schedule=True`, a callable is returned unchecked.
     """
     if schedule and callable(value):
         return value
@@ -95,7 +95,7 @@ def decay(name: str, value: Any, *, schedule: bool = False) -> Any:
 
 
 def positive_integer(name: str, value: Any) -> Any:
-    """Checks that a number is a positive integer; a JAX array's dtype is checked."""
+    """Checks that a number is a positive integer; of a JAX array only the dtype."""
     if not jnp.issubdtype(getattr(value, "dtype", type(value)), np.integer):
         raise TypeError(f"`{name}` must be an integer, got {value!r}")
     checked = number(name, value, ">= 1", lambda x: x >= 1)
@@ -108,7 +108,7 @@ def is_zero(value: Any) -> bool:
 
 
 def flag(name: str, value: Any) -> bool:
-    """Checks that an option is a bool, as a string such as "no" would be true."""
+    """Checks that an option is a bool: a string such as "no" would count as true."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"`{name}` must be True or False, got {value!r}")
     return bool(value)
@@ -123,7 +123,7 @@ def choice(name: str, value: Any, choices: Iterable[str]) -> str:
 
 
 def floating_dtype(name: str, value: Any) -> Any:
-    """Checks the dtype of a buffer: None or a real floating-point one."""
+    """Checks the dtype of a buffer: None or a real floating-point dtype."""
     if value is None:
         return None
     if isinstance(value, (np.ndarray, jax.Array)):
@@ -152,7 +152,7 @@ def check_inexact(name: str, tree: Any) -> None:
         dtype = getattr(leaf, "dtype", None)
         if dtype is None and isinstance(leaf, (float, complex)):
             continue
-        # There is no promotion from the 8-bit types and narrower to float32.
+        # JAX does not promote floats of 8 bits or fewer to float32.
         if (
             dtype is None
             or not jnp.issubdtype(dtype, jnp.inexact)
@@ -162,7 +162,7 @@ def check_inexact(name: str, tree: Any) -> None:
             raise TypeError(
                 f"`{name}` must have floating-point or complex leaves of 16 bits or"
                 f" more, got {what} at"
-                f" {_show(path)}; leave such leaves out with `optax.masked`"
+                f" {_show(path)}; exclude such leaves with `optax.masked`"
             )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def compute_dtype(*dtypes: Any) -> Any:
-    """The dtype of arithmetic: float32 or wider, complex if one of `dtypes` is."""
+    """The dtype of arithmetic: float32 or wider, complex if any of `dtypes` is."""
     with jax.numpy_dtype_promotion("standard"):
         return jnp.result_type(*dtypes, jnp.float32)
 
@@ -19,9 +19,9 @@ def real_dtype(dtype: Any) -> Any:
 
 
 def buffer_dtype(leaf: Any, dtype: Any) -> Any:
-    """The dtype of a leaf's buffer: `dtype`, complex for a complex leaf.
+    """The dtype of a leaf's buffer: `dtype`, made complex for a complex leaf.
 
-    None stands for the leaf's own.
+    None means the leaf's own dtype.
     """
     own = jnp.result_type(leaf)
     if dtype is None:
@@ -32,6 +32,6 @@ def buffer_dtype(leaf: Any, dtype: Any) -> Any:
 
 
 def statistic_dtype(tree: Any) -> Any:
-    """The dtype of scalar statistics: float64 if a leaf has it, otherwise float32."""
+    """The dtype of scalar statistics: float64 if any leaf has it, else float32."""
     dtypes = [real_dtype(jnp.result_type(leaf)) for leaf in jax.tree.leaves(tree)]
     return jnp.dtype(jnp.float64 if jnp.float64 in dtypes else jnp.float32)

@@ -1,4 +1,4 @@
-"""Gaussian noise for a whole tree: the one place that draws random numbers.
+"""Gaussian noise for a whole tree: transformations draw all random numbers here.
 
 The value of one element is a pure function of the key, the step, the path of its leaf
 and its global index in the leaf. It therefore does not depend on the device mesh, on
@@ -31,7 +31,7 @@ _LOG = (
 )
 # fmt: on
 _SIN = (1.5707963, -0.64596337, 0.07968848, -0.004672228, 0.00015082056)
-# Elements from which a leaf is drawn alone; 4 MiB of float32.
+# A leaf of at least this many elements, 4 MiB of float32, is drawn alone.
 _LARGE = 2**20
 _KEY_FORMS = "an int, a key from `jax.random.key`, or the uint32 words of one"
 
@@ -39,9 +39,9 @@ _KEY_FORMS = "an int, a key from `jax.random.key`, or the uint32 words of one"
 def key_words(key: Any) -> Any:
     """The two uint32 words that stand for a user's key.
 
-    An int from 0 to 2**32 - 1 gives the words of `jax.random.key(int)`; it may be as
-    wide as 64 bits, and a negative one is sign-extended. A key of more words is hashed
-    to two. What is concrete is copied.
+    An int from 0 to 2**32 - 1 gives the words of `jax.random.key(int)`; an
+    int may have up to 64 bits, and a negative one is sign-extended. A key of more words
+    is hashed to two. A concrete array is copied.
     """
     if isinstance(key, np.ndarray) and not key.ndim:
         key = key[()]
@@ -68,7 +68,7 @@ def key_words(key: Any) -> Any:
 
 
 def fold_axis_index(words: jax.Array, axis_name: Any) -> jax.Array:
-    """Words that differ along a mapped axis, or along a tuple of them."""
+    """Folds the index along a mapped axis, or a tuple of axes, into the words."""
     domain, _ = _hash_words("axis_index")
     index = lax.axis_index(axis_name).astype(jnp.uint32)
     return jnp.stack(_threefry2x32(words, domain, index))
@@ -81,13 +81,13 @@ def gaussian_like(words: jax.Array, step: jax.Array, tree: Any, *, stream: str) 
     Args:
       words: uint32[2] from `key_words`.
       step: int32[], the step the noise is for.
-      tree: floating-point or complex arrays; their values do not matter.
-      stream: a name for the purpose, so that two draws with one key differ.
+      tree: floating-point or complex arrays, whose values are not used.
+      stream: a name for the purpose; draws with one key differ between streams.
 
     Returns:
       float32 leaves of mean 0 and variance 1; complex64 leaves, circular and of
-      variance 1, where `tree` is complex. Leaves that `split_groups` calls alone are
-      drawn again by each of their consumers, unless these are inside `opaque`.
+      variance 1, where `tree` is complex. XLA repeats the draw of a leaf that is drawn
+      alone (see `split_groups`) in each consumer that is not inside `opaque`.
     """
     flat, treedef = jax.tree.flatten_with_path(tree)
     if not flat:
@@ -103,7 +103,7 @@ def gaussian_like(words: jax.Array, step: jax.Array, tree: Any, *, stream: str) 
             jax.vmap(_draw, (0, None))(leaf_words[np.array(members)], kind)
             for kind, members in groups.items()
         ]
-        # Positions that are no constants to XLA give each kind one program of use.
+        # With run-time positions, the code that uses a kind is the same for each leaf.
         zero = jnp.minimum(step, 0).astype(jnp.uint32)
         positions = range(max(map(len, groups.values())))
         return stacks, [zero + np.uint32(position) for position in positions]
@@ -121,7 +121,7 @@ def gaussian_like(words: jax.Array, step: jax.Array, tree: Any, *, stream: str) 
 
 
 def split_groups(tree: Any) -> tuple[Any, Any]:
-    """`tree` twice: with leaves that are drawn together, and alone; None elsewhere."""
+    """Splits `tree` into leaves drawn in groups and leaves drawn alone, else None."""
     treedef: Any
     leaves, treedef = jax.tree.flatten(tree)
     together = {i for members in _groups(tree).values() for i in members}
@@ -132,11 +132,11 @@ def split_groups(tree: Any) -> tuple[Any, Any]:
 
 
 class _Kind(NamedTuple):
-    """What a draw depends on beside its key."""
+    """The properties of a leaf on which its draw depends."""
 
     shape: tuple[int, ...]
     is_complex: bool
-    sharding: Any  # of a leaf on an explicit mesh; otherwise None
+    sharding: Any  # the leaf's on an explicit mesh; otherwise None
 
 
 def _kind(leaf: Any) -> _Kind:
@@ -148,11 +148,11 @@ def _kind(leaf: Any) -> _Kind:
 
 
 def _groups(tree: Any) -> dict[_Kind, list[int]]:
-    """Positions of the leaves that are drawn by one generator for each kind.
+    """Positions of the leaves that one generator draws together, by kind.
 
-    That compiles faster, and needs memory for the noise. Large leaves and those alone
-    of their kind are drawn alone, and so is every leaf where there are several devices,
-    on which leaves of one kind may be sharded in different ways.
+    Drawing a kind at once compiles faster and needs memory for the noise. Large leaves
+    and leaves that are the only one of their kind are drawn alone. With several devices
+    every leaf is, because leaves of one kind may be sharded in different ways.
     """
     if jax.device_count() > 1:
         return {}
@@ -165,19 +165,20 @@ def _groups(tree: Any) -> dict[_Kind, list[int]]:
 
 def _draw(words: jax.Array, kind: _Kind) -> jax.Array:
     high, low = _element_index(kind.shape, kind.sharding)
-    # From an index that it narrows, LLVM in jaxlib 0.12 follows every path of uses
-    # through Threefry, in exponential time. It stops at a maximum with an unknown 0.
+    # LLVM in jaxlib 0.12 follows all uses of a narrowed index through Threefry, which
+    # takes exponential time. A maximum with an unknown 0 stops that search.
     low = jnp.maximum(low, barrier(np.uint32(0)))
     return _box_muller(*_threefry2x32(words, high, low), kind.is_complex)
 
 
 def _box_muller(radius_bits: jax.Array, angle_bits: jax.Array, pair: bool) -> jax.Array:
-    """Maps two uint32 words to a Gaussian, or to a circular complex one.
+    """Maps two uint32 words to a real or to a circular complex Gaussian sample.
 
-    With u the upper 31 bits of the first word, as a float32 in (0, 1], and s the second
-    word as a float32 in [-1, 1]: sqrt(-2 log u) sin(pi s / 2), whose angle covers half
-    a turn, enough for one sample; and sqrt(-log u) exp(i pi s). Polynomials in place of
-    the backend's functions make the bits the same in every vector layout.
+    Let u be the upper 31 bits of the first word, as a float32 in (0, 1], and s the
+    second word as a float32 in [-1, 1]. A real sample is sqrt(-2 log u) sin(pi s / 2),
+    for which half a turn of the angle is enough; a complex one is
+    sqrt(-log u) exp(i pi s). Polynomials replace the backend's functions, so that the
+    bits are the same in every vector layout.
     """
     s = angle_bits.astype(jnp.int32).astype(jnp.float32) * np.float32(2**-31)
     minus_log = _minus_log_uniform(radius_bits)
@@ -214,7 +215,7 @@ def _polynomial(coefficients: tuple[float, ...], x: jax.Array) -> jax.Array:
 
 
 def _element_index(shape: tuple[int, ...], sharding: Any = None) -> tuple[Any, Any]:
-    """The row-major index of every element, as the high and low word of 64 bits."""
+    """The row-major index of every element, as the high and low word of a uint64."""
     if math.prod(shape) <= 2**32:
         return np.uint32(0), _row_major(shape, sharding, np.uint32)
     with jax.enable_x64(True):
@@ -231,7 +232,7 @@ def _row_major(shape: tuple[int, ...], sharding: Any, dtype: Any) -> jax.Array:
 
 
 def _threefry2x32(words: Any, high: Any, low: Any) -> tuple[jax.Array, jax.Array]:
-    """Threefry-2x32-20: the block of the counter (high, low) under a key."""
+    """The Threefry-2x32-20 block of the counter (high, low) under the key `words`."""
     key = (words[0], words[1], words[0] ^ words[1] ^ np.uint32(0x1BD11BDA))
     x, y = high + key[0], low + key[1]
     for group in range(5):
@@ -245,7 +246,7 @@ def _threefry2x32(words: Any, high: Any, low: Any) -> tuple[jax.Array, jax.Array
 
 
 def _seed_words(seed: Any) -> jax.Array:
-    """Words of a traced integer, sign-extended to 64 bits as a Python int is."""
+    """Words of an integer array, sign-extended to 64 bits like a Python int."""
     seed = jnp.asarray(seed)
     if seed.dtype.itemsize == 8:
         high = (seed >> 32).astype(jnp.uint32)
@@ -267,7 +268,7 @@ def _hash_words(stream: str, *path: Any) -> tuple[np.uint32, np.uint32]:
     """Two words that identify a stream and a leaf's path, the same in any process."""
     hasher = hashlib.blake2b(digest_size=8, person=b"optax_extras")
     for part in (stream, *map(_path_key, path)):
-        # Attribute and dict key "w" are one name; 0 and "0" are two.
+        # Attribute w and dict key "w" are the same name; 0 and "0" are not.
         encoded = repr(part).encode()
         hasher.update(len(encoded).to_bytes(8, "little") + encoded)
     low, high = np.frombuffer(hasher.digest(), "<u4")
@@ -283,6 +284,6 @@ def _path_key(entry: Any) -> Any:
     if " at 0x" in repr(entry):
         raise TypeError(
             f"noise needs tree paths that are the same in every process, got the key"
-            f" {entry!r}, whose repr holds its address"
+            f" {entry!r}, whose repr contains a memory address"
         )
     return entry

@@ -1,7 +1,7 @@
 """Maps over the leaves of trees, and the arithmetic of one leaf.
 
-A None gradient stands for a leaf without one. It stays None, and the leaf's buffers
-stay as they are.
+A None gradient marks a leaf that has no gradient: its update is None and its buffers
+do not change.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,12 +14,12 @@ from optax_extras._core.dtypes import buffer_dtype, compute_dtype, real_dtype
 
 
 def is_none(node: Any) -> bool:
-    """Whether a node of a tree is None, for `is_leaf`."""
+    """Whether a node is None; an `is_leaf` for functions of trees."""
     return node is None
 
 
 def map_gradients(function: Callable[..., Any], updates: Any, *rest: Any) -> Any:
-    """Maps `(gradient, *others) -> update` over leaves."""
+    """Maps `(gradient, *others) -> update` over leaves; None stays None."""
     return jax.tree.map(
         lambda g, *others: None if g is None else function(g, *others),
         updates,
@@ -48,19 +48,19 @@ def map_with_buffers(
 
 
 def fill(updates: Any, buffers: Any) -> Any:
-    """`updates` with the leaf of `buffers` in place of each None gradient."""
+    """Replaces each None gradient by the leaf of `buffers`."""
     return jax.tree.map(lambda b, g: b if g is None else g, buffers, updates)
 
 
 def zeros_like(params: Any, dtype: Any = None) -> Any:
-    """Buffers for `params`: their shapes and sharding, in `buffer_dtype`."""
+    """Zeros with the shapes and shardings of `params`, in `buffer_dtype`."""
     return jax.tree.map(
         lambda p: jnp.zeros_like(p, dtype=buffer_dtype(p, dtype)), params
     )
 
 
 def real_zeros_like(params: Any) -> Any:
-    """Real buffers for `params`, in float32 or wider."""
+    """Zeros with the shapes of `params`, real, in float32 or wider."""
     return jax.tree.map(
         lambda p: jnp.zeros_like(
             p, dtype=real_dtype(compute_dtype(jnp.result_type(p)))
@@ -72,7 +72,8 @@ def real_zeros_like(params: Any) -> Any:
 def by_part(function: Callable[..., Any], *arrays: jax.Array) -> Any:
     """Applies a linear function with real factors to real or complex arrays.
 
-    It acts on real and imaginary parts, as a complex product makes NaN of 0·inf.
+    The real and the imaginary part are mapped separately: a complex product contains
+    0·inf, which is NaN, when an element is infinite.
     """
     if not jnp.iscomplexobj(arrays[0]):
         return function(*arrays)
@@ -82,7 +83,7 @@ def by_part(function: Callable[..., Any], *arrays: jax.Array) -> Any:
 
 
 def scaled(x: Any, scale: jax.Array) -> jax.Array:
-    """scale·x in x's dtype, rounded once; `scale` is real and 0-d."""
+    """Returns scale·x in x's dtype, rounded once; `scale` is real and 0-d."""
     dtype = jnp.result_type(x)
     compute = compute_dtype(dtype)
     scale = scale.astype(real_dtype(compute))
@@ -91,7 +92,7 @@ def scaled(x: Any, scale: jax.Array) -> jax.Array:
 
 
 def add_scaled(x: Any, *terms: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """X plus scale·y for each (scale, y), in x's dtype, rounded once.
+    """Adds scale·y to x for each (scale, y), in x's dtype, rounded once.
 
     Every scale is real and 0-d.
     """

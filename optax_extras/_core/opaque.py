@@ -1,4 +1,4 @@
-"""Values that XLA computes once, instead of once in each consumer."""
+"""Makes XLA compute a value once, instead of once in each consumer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,25 +7,26 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# XLA:CPU of older versions removes barriers before it fuses.
+# Older versions of XLA:CPU remove barriers before fusion.
 _BARRIERS_HOLD = jax.__version_info__ >= (0, 11, 1)
 
 
 def barrier(tree: Any) -> Any:
-    """The same arrays, of which XLA does not know how they were computed."""
+    """The same arrays behind a barrier, across which XLA does not fuse."""
     return lax.optimization_barrier(tree)  # type: ignore[no-untyped-call]
 
 
 def opaque(function: Callable[..., Any], count: jax.Array, *operands: Any) -> Any:
-    """`function(*operands)`, computed once whatever the number of its consumers.
+    """Returns `function(*operands)`, computed once for any number of consumers.
 
-    XLA counts arithmetic as free and copies it into the kernel of every consumer, which
-    for a Gaussian repeats some hundred instructions for each element. Where XLA:CPU
-    ignores barriers, an always-true `lax.cond` on `count` >= 0 has the same effect.
+    XLA's fusion counts arithmetic as free and copies it into the kernel of every
+    consumer. For a Gaussian that repeats about 200 instructions per element. Versions
+    of XLA:CPU that ignore barriers need an always-true `lax.cond` (`count` >= 0), which
+    has the same effect.
 
     Args:
-      function: makes a tree of arrays.
-      count: int32[], at least 0, which XLA cannot know.
+      function: returns a tree of arrays.
+      count: int32[], at least 0; XLA cannot infer this bound.
       *operands: trees of arrays.
     """
     if _BARRIERS_HOLD:

@@ -9,7 +9,7 @@ from optax_extras.typing import ScalarOrSchedule
 
 
 def scalar(value: jax.typing.ArrayLike, dtype: Any) -> jax.Array:
-    """A hyperparameter as a 0-d array, by an explicit cast to `dtype`."""
+    """A hyperparameter as a 0-d array, explicitly cast to `dtype`."""
     return jnp.asarray(value).astype(dtype)
 
 

@@ -12,7 +12,7 @@ from optax_extras.typing import ScalarOrSchedule
 
 
 def descent(learning_rate: ScalarOrSchedule) -> ScalarOrSchedule:
-    """The factor of a descent step: minus the learning rate, which is checked."""
+    """Checks the learning rate and returns its negative, the factor of the update."""
     if callable(learning_rate):
         return lambda count: -jnp.asarray(learning_rate(count))
     checked: Any = checks.nonnegative("learning_rate", learning_rate)
@@ -24,9 +24,9 @@ def add_decayed_weights(
 ) -> optax.GradientTransformationExtraArgs:
     """Adds `weight_decay`·params to the updates, in each leaf's own dtype.
 
-    It needs no parameters where the weight is a Python 0. `optax.add_decayed_weights`
-    needs them, widens bfloat16 updates where the weight is an array, and fails there
-    under strict promotion.
+    `params` is not needed if the weight is a Python 0. `optax.add_decayed_weights`
+    always needs it; with an array as the weight, it widens bfloat16 updates and fails
+    under strict dtype promotion.
     """
     weight = checks.nonnegative("weight_decay", weight_decay, schedule=True)
 
@@ -34,7 +34,7 @@ def add_decayed_weights(
         updates: optax.Updates, scale: jax.Array, params: optax.Params | None
     ) -> optax.Updates:
         if params is None:
-            raise ValueError("`params` must be given to `update` for `weight_decay`")
+            raise ValueError("`params` must be given to `update` with `weight_decay`")
         return leaves.map_gradients(
             lambda g, p: leaves.add_scaled(g, (scale, p)), updates, params
         )
@@ -51,8 +51,8 @@ def scale_by_learning_rate(
 ) -> optax.GradientTransformationExtraArgs:
     """Multiplies updates by −`learning_rate`, in each leaf's own dtype.
 
-    `optax.scale_by_learning_rate` widens bfloat16 updates where the rate is an array,
-    and fails there under strict promotion.
+    With an array as the rate, `optax.scale_by_learning_rate` widens bfloat16 updates
+    and fails under strict dtype promotion.
     """
 
     def scale(
@@ -68,7 +68,7 @@ def scale_by_learning_rate(
 def _with_scalar(
     value: ScalarOrSchedule, transform: Callable[..., optax.Updates]
 ) -> optax.GradientTransformationExtraArgs:
-    """The stage `transform(updates, value, params)`; it counts steps for a schedule."""
+    """Applies `transform(updates, value, params)`; counts steps for a schedule."""
 
     def init(params: optax.Params) -> optax.OptState:
         del params

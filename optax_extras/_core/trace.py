@@ -12,8 +12,8 @@ class Coefficients(NamedTuple):
     """Coefficients of m ← decay·m + gain·g, u = (direct·gain·g + carried·m) / divisor.
 
     Each is 0-d and real. (direct, carried) is (None, 1) for plain momentum, (1, decay)
-    for Nesterov's form and (None, −1) for a velocity that is subtracted. None leaves a
-    term out, where a factor of 0 would turn an infinite gradient into NaN.
+    for Nesterov's form and (None, −1) for a velocity that is subtracted. None omits a
+    term; a factor of 0 would turn an infinite gradient into NaN.
     """
 
     decay: jax.Array

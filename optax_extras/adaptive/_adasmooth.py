@@ -1,6 +1,6 @@
-"""AdaSmooth: Adam whose first-moment decay follows how steady the gradient is.
+"""AdaSmooth: Adam with a first-moment decay that rises while the gradient is steady.
 
-The name is also that of another method (Lu 2022, arXiv 2204.00825), which this is not.
+Another method has the same name (Lu 2022, arXiv 2204.00825); it is not in this library.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Smoothness = Callable[[jax.Array], jax.Array]
 class ScaleByAdaSmoothState(NamedTuple):
     """State of `scale_by_adasmooth`.
 
-    The fields marked * have one entry for the tree, each leaf or each element: `scope`.
+    Fields marked * have one entry for the tree, each leaf or each element (`scope`).
     """
 
     count: jax.Array  # type: ignore[assignment]  # updates so far; int32[]
@@ -34,9 +34,9 @@ class ScaleByAdaSmoothState(NamedTuple):
 
 
 class _Scalars(NamedTuple):
-    """What a step of Adam on one leaf computes with, beside its arrays.
+    """Scalars of one step of Adam on one leaf.
 
-    `b1` and `mu_weight` are 0-d, or of the leaf's shape where the scope is an element.
+    `b1` and `mu_weight` are 0-d, or have the leaf's shape if the scope is "element".
     """
 
     b1: Any  # decay of the first moment
@@ -77,13 +77,13 @@ def scale_by_adasmooth(
     smoothness: Smoothness | None = None,
     debias: str = "power",
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Scales gradients as Adam does, with a longer memory while they are steady.
+    r"""Scales gradients like Adam, with a longer memory while they are steady.
 
     The source recommends it over Adam for noisy labels, reinforcement learning and
     non-stationary losses. On this library's tasks (docs/evidence.md) it did not differ
-    from Adam under wrong labels, and was behind it when the minimum jumps. With the
-    defaults its memory is barely adaptive (see below); try ``normalize=True`` and
-    ``debias="product"``, and compare with plain Adam. It keeps one more copy of the
+    from Adam with wrong labels, and was worse than Adam with a minimum that jumps. With
+    the defaults its memory barely adapts (see below); try ``normalize=True`` and
+    ``debias="product"``, and compare with plain Adam. It stores one more copy of the
     gradient than Adam.
 
     With :math:`\beta_{1,\min}` = ``b1_min``, :math:`\beta_{1,\max}` = ``b1_max``,
@@ -102,29 +102,29 @@ def scale_by_adasmooth(
         u_t &= \frac{m_t / (1 - \beta_{1,t}^t)}
             {\sqrt{s_t / (1 - \beta_2^t) + \epsilon_0} + \epsilon}
 
-    ``b1_min == b1_max`` is Adam. Its debiasing is computed without cancellation; in
-    float32 with ``b2=0.999`` `optax.scale_by_adam` itself is 7e-6 away at step one.
+    ``b1_min == b1_max`` gives Adam. The debiasing is computed without cancellation; in
+    float32 with ``b2=0.999``, the first step of `optax.scale_by_adam` is off by 7e-6.
 
     This literal form has two weaknesses, each with a remedy:
 
-    1. :math:`1 - \beta_{1,t}^t` is not the weight in :math:`m_t` when
-       :math:`\beta_1` varies. When a gradient that alternated becomes steady early in
-       training, steps are too large by a factor of up to 1.11 with the defaults, 1.5
-       with ``gamma=0``, and 10 with the ``smoothness`` below, which uses the whole
-       range. ``debias="product"`` divides by the exact
-       :math:`1 - \prod_i \beta_{1,i}`.
+    1. :math:`1 - \beta_{1,t}^t` is not the total weight of the gradients in
+       :math:`m_t` when :math:`\beta_1` varies. If an alternating gradient becomes
+       steady early in training, the steps are too large by a factor of up to 1.11 with
+       the defaults, 1.5 with ``gamma=0``, and 10 with the ``smoothness`` of the next
+       point, which uses the whole range. ``debias="product"`` divides by the exact
+       weight :math:`1 - \prod_i \beta_{1,i}`.
     2. :math:`\sigma(-v)` is at most ½, so :math:`\beta_1` never passes the middle of
        its range (0.9495 by default); and v depends on the gradient's scale and
-       dimension: above v = 5, :math:`\beta_1` is ``b1_min`` to within 1 % of its range.
+       dimension: for v > 5, :math:`\beta_1` is within 1 % of its range of ``b1_min``.
        ``normalize=True`` divides :math:`\Delta_t` by :math:`\|g_t\|^2 +
        \|g_{t-1}\|^2`, which makes v a number in [0, 2] (0 steady, 1 uncorrelated, 2
-       alternating), free of scale as long as the squares fit the dtype.
-       ``smoothness=lambda v: jnp.exp(-v)`` uses the whole range; with the default
-       ``b1_max`` that is a memory of 1000 steps, which does not follow a minimum that
-       jumps every 100. Choose both ends of the range with it.
+       alternating), independent of scale as long as the squares fit the dtype.
+       ``smoothness=lambda v: jnp.exp(-v)`` uses the whole range. With the default
+       ``b1_max`` the memory is then 1000 steps, which is too long to follow a minimum
+       that jumps every 100, so choose ``b1_min`` and ``b1_max`` too.
 
-    *Differences from the source*: the scope of the norm, which it leaves open, is an
-    option. This is not AdaSmooth by Lu (2022, arXiv 2204.00825), which adapts the
+    *Differences from the source*: the source leaves the scope of the norm open; here it
+    is an option. This is not AdaSmooth by Lu (2022, arXiv 2204.00825), which adapts the
     decay of the second moment by an "effective ratio".
 
     Args:
@@ -133,15 +133,15 @@ def scale_by_adasmooth(
       b2: second-moment decay, in [0, 1).
       gamma: decay of the average change, in [0, 1).
       eps: added to the root of the second moment, at least 0.
-      eps_root: added under that root, at least 0; for differentiating through it.
+      eps_root: added under that root, at least 0; positive to differentiate through it.
       mu_dtype: real dtype of the first moment; by default each parameter's. The second
-        moment is in float32 or wider: in bfloat16 a decay of 0.999 changes nothing.
-      scope: what the norm is over: the whole ``"tree"`` (the source), each ``"leaf"``
-        or each ``"element"``, which keeps one or two more floats per parameter. Inside
-        `jax.shard_map`, a tree or leaf is what the shard holds of it.
-      normalize: whether to divide the change by the gradients' own squared norms.
-      smoothness: a function of v, elementwise, to [0, 1], beyond which it is clipped;
-        None is :math:`\sigma(-v)`. With `optax.inject_hyperparams`, name it in
+        moment is in float32 or wider: a decay of 0.999 would not change it in bfloat16.
+      scope: the scope of the norm: the whole ``"tree"`` (the source), each ``"leaf"``
+        or each ``"element"``, which stores one or two more floats per parameter. Inside
+        `jax.shard_map`, the norm covers only the shard's part of a tree or leaf.
+      normalize: whether to divide the change by the squared norms of both gradients.
+      smoothness: an elementwise function from v to [0, 1], clipped to that range; None
+        means :math:`\sigma(-v)`. With `optax.inject_hyperparams`, name it in
         ``static_args``.
       debias: ``"power"`` (the source) or ``"product"`` (exact).
 
@@ -150,9 +150,9 @@ def scale_by_adasmooth(
       with the default scope.
 
     Raises:
-      ValueError: a number is out of its range, ``b1_min`` above ``b1_max``, or an
-        unknown ``scope`` or ``debias``; at ``update``, gradients that do not fit the
-        parameters, or a ``smoothness`` that changes the shape.
+      ValueError: a number is out of its range, ``b1_min`` is above ``b1_max``, or
+        ``scope`` or ``debias`` is unknown; at ``update``, the gradients do not have the
+        structure and shapes of the parameters, or ``smoothness`` changes the shape.
       TypeError: an argument has the wrong type, or a leaf is not floating-point or
         complex.
 
@@ -249,7 +249,7 @@ def scale_by_adasmooth(
         ) -> tuple[Any, ...]:
             nu_weight = scalars.debiasing_weight(scalars.scalar(b2, nu.dtype), count)
             by = _Scalars(b1, weight, b2, nu_weight, eps, eps_root)
-            # A copy: the caller may donate the gradient.
+            # Copied, because the caller may donate the gradient.
             return (*_adam_leaf(g, mu, nu, by), jnp.array(g, old.dtype))
 
         updates, mu, nu, previous = leaves.map_with_buffers(
@@ -284,10 +284,10 @@ def adasmooth(
 ) -> optax.GradientTransformationExtraArgs:
     r"""AdaSmooth: Adam with a longer memory while the gradient is steady.
 
-    `scale_by_adasmooth`, then decoupled weight decay, then the learning rate:
-    :math:`\theta_{t+1} = \theta_t - \alpha (u_t + \lambda \theta_t)`. See
-    `scale_by_adasmooth` for the equations, for when to use it and for its two
-    weaknesses.
+    A chain of `scale_by_adasmooth`, decoupled weight decay and the learning rate:
+    :math:`\theta_{t+1} = \theta_t - \alpha (u_t + \lambda \theta_t)`. The documentation
+    of `scale_by_adasmooth` has the equations, says when to use the method, and
+    describes its two weaknesses.
 
     Args:
       learning_rate: :math:`\alpha`, at least 0; a number, a 0-d array or a schedule.
@@ -299,19 +299,19 @@ def adasmooth(
       eps_root: added under that root, at least 0.
       mu_dtype: real dtype of the first moment; by default each parameter's.
       scope: ``"tree"``, ``"leaf"`` or ``"element"``.
-      normalize: whether to make the change free of the gradient's scale.
-      smoothness: a function from the average change to [0, 1]; None is the source's.
+      normalize: whether to make the change independent of the gradient's scale.
+      smoothness: a function from the average change to [0, 1]; None means the source's.
       debias: ``"power"`` (the source) or ``"product"`` (exact).
       weight_decay: :math:`\lambda`, at least 0, decoupled as in AdamW; a number, a 0-d
-        array or a schedule. Other than 0 it needs ``params`` at ``update``.
-      mask: which leaves decay: a tree of booleans or a function of the parameters, as
-        for `optax.add_decayed_weights`.
+        array or a schedule. Unless it is 0, ``update`` needs ``params``.
+      mask: which leaves have weight decay: a tree of booleans or a function of the
+        parameters, as for `optax.add_decayed_weights`.
 
     Returns:
       A gradient transformation.
 
     Raises:
-      ValueError: a number is out of its range, or an option unknown.
+      ValueError: a number is out of its range, or an option is unknown.
       TypeError: an argument has the wrong type.
 
     Examples:

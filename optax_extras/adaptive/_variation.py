@@ -1,4 +1,4 @@
-"""How much the gradient changes from step to step, over a choice of scopes."""
+"""The squared change of the gradient between steps, over a choice of scopes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCOPES = ("tree", "leaf", "element")
 
 
 def zero_statistic(params: optax.Params, scope: str) -> Any:
-    """A zero for each scope, with the parameters' sharding and varying mesh axes."""
+    """A zero per scope, with the shardings and varying mesh axes of `params`."""
     return _pool(leaves.real_zeros_like(params), scope)
 
 
@@ -28,7 +28,7 @@ def per_leaf(statistic: Any, scope: str, tree: Any) -> Any:
 def change(
     previous: optax.Updates, updates: optax.Updates, scope: str, normalize: bool
 ) -> Any:
-    """‖g − g'‖² over each scope; relative to ‖g‖² + ‖g'‖² if normalized, in [0, 2].
+    """‖g − g'‖² over each scope; divided by ‖g‖² + ‖g'‖² if `normalize`, in [0, 2].
 
     A None gradient counts as unchanged.
     """
@@ -63,5 +63,5 @@ def _pool(squares: Any, scope: str) -> Any:
 
 
 def _finite(square: jax.Array) -> jax.Array:
-    """Clips a square below infinity, which an average would keep for ever."""
+    """Clips a square below infinity, from which an average would never recover."""
     return jnp.minimum(square, np.finfo(square.dtype).max / 4)

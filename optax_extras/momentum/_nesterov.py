@@ -28,9 +28,10 @@ def nesterov_lookahead(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Nesterov momentum for gradients taken at the look-ahead point.
 
-    Use it where the parameters themselves, and not the look-ahead points, must follow
-    Nesterov's iterates, or where the learning rate or momentum varies. For ordinary
-    gradients use `momentum_sgd` with ``nesterov=True``, which needs no second point.
+    Use it if the parameters themselves, and not the look-ahead points, must follow
+    Nesterov's iterates, or if the learning rate or momentum varies. For gradients at
+    the current parameters use `momentum_sgd` with ``nesterov=True``, which needs no
+    second point.
 
     With :math:`\eta_t` = ``learning_rate`` and :math:`\gamma_t` = ``momentum``:
 
@@ -45,8 +46,8 @@ def nesterov_lookahead(
     of ``optax.sgd(learning_rate, momentum, nesterov=True)``.
 
     *Differences from the source*: none. The state holds the momentum of the next
-    look-ahead point, so one that `optax.inject_hyperparams` changes takes effect at the
-    next point, not between a point and its update.
+    look-ahead point. A change of ``momentum`` through `optax.inject_hyperparams`
+    therefore takes effect at the next point, not between a point and its update.
 
     Args:
       learning_rate: :math:`\eta`, at least 0; a number, a 0-d array or a schedule.
@@ -58,8 +59,8 @@ def nesterov_lookahead(
       of the parameters and 8 bytes.
 
     Raises:
-      ValueError: a number is out of its range; at ``update``, gradients that do not fit
-        the parameters.
+      ValueError: a number is out of its range; at ``update``, the gradients do not have
+        the structure and shapes of the parameters.
       TypeError: an argument has the wrong type, or a leaf is not floating-point or
         complex.
 
@@ -126,24 +127,24 @@ def nesterov_lookahead(
 def nesterov_lookahead_params(
     opt_state: optax.OptState, params: optax.Params
 ) -> optax.Params:
-    r"""The point at which `nesterov_lookahead` wants the gradient.
+    r"""Computes the look-ahead point, at which `nesterov_lookahead` needs gradients.
 
-    :math:`\theta_t - \gamma_t v_{t-1}`, which is :math:`\theta_t` at the first step.
-    Leaves that are masked out of the transformation stay as they are.
+    The point is :math:`\theta_t - \gamma_t v_{t-1}`, which is :math:`\theta_t` at the
+    first step. Leaves that are masked out of the transformation are returned unchanged.
 
     Args:
       opt_state: the state of `nesterov_lookahead`, also inside `optax.chain`,
         `optax.masked`, `optax.partition`, `optax.MultiSteps` and the like.
-      params: the parameters :math:`\theta_t`, in the structure given to ``init``. The
-        state of `flax.nnx.Optimizer` wraps each array in a variable, which
-        ``nnx.as_pure`` takes off; take it off on both sides.
+      params: the parameters :math:`\theta_t`, in the structure given to ``init``.
+        `flax.nnx.Optimizer` wraps each array of its state in a variable; unwrap the
+        state and the parameters with ``nnx.as_pure``.
 
     Returns:
       The point, in the parameters' structure and dtypes.
 
     Raises:
-      ValueError: ``opt_state`` holds no state of `nesterov_lookahead`, or one for other
-        parameters.
+      ValueError: ``opt_state`` contains no state of `nesterov_lookahead`, or the state
+        belongs to other parameters.
 
     Examples:
       >>> import jax.numpy as jnp, optax_extras
@@ -172,7 +173,7 @@ def nesterov_lookahead_params(
             if is_masked(v):
                 return p
             if jnp.shape(v) != jnp.shape(p):
-                raise ValueError(f"shape {jnp.shape(p)} beside {jnp.shape(v)}")
+                raise ValueError(f"shape {jnp.shape(p)}, velocity {jnp.shape(v)}")
             return leaves.add_scaled(p, (-state.momentum, v))
 
         try:
@@ -184,6 +185,6 @@ def nesterov_lookahead_params(
                 f" {jax.tree.structure(state.velocity)}: {error}"
             ) from error
 
-    for state in states:  # optax.partition keeps one for each group of leaves
+    for state in states:  # optax.partition keeps one state per group of leaves
         params = look_ahead(state, params)
     return params

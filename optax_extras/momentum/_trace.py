@@ -32,9 +32,9 @@ def _accumulate(
     accumulator_dtype: DTypeLike | None = None,
     start: Callable[[Any], Any] = lambda zeros: zeros,
 ) -> optax.GradientTransformationExtraArgs:
-    """The trace m = gain·g + decay·m; its arguments are checked already.
+    """Accumulates the trace m ← gain·g + decay·m; callers check the arguments.
 
-    `start` makes the initial trace from one of zeros.
+    `start` maps a trace of zeros to the initial trace.
     """
 
     def init(params: optax.Params) -> TraceWithBiasCorrectionState:
@@ -83,15 +83,16 @@ def trace_with_bias_correction(
     initial_scale: Scalar | None = None,
     key: KeyLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Accumulates a momentum trace that has its full gain from the first step.
+    r"""Accumulates a bias-corrected momentum trace, with full gain from the first step.
 
-    Use it where the first steps of momentum SGD are too small: short runs, fine-tuning,
-    or a decay that is raised during training. Step one is :math:`1/(1-\gamma)` times
-    plain SGD's, so a learning rate at the edge of stability may need a warm-up; without
-    correction momentum has its own.
+    Use it if the first steps of momentum SGD are too small: in short runs, in
+    fine-tuning, or if the decay is raised during training. The first step is
+    :math:`1/(1-\gamma)` times plain SGD's, so a learning rate at the edge of stability
+    may need a warm-up. Without correction the trace itself grows slowly and acts as a
+    warm-up.
 
-    With :math:`\gamma_t` = ``decay`` (of the count, from 0, where it is a schedule),
-    trace m and weight w, both zero at first:
+    With :math:`\gamma_t` = ``decay`` (a schedule is evaluated at the count of updates,
+    from 0), and trace m and weight w initially zero:
 
     .. math::
 
@@ -107,32 +108,34 @@ def trace_with_bias_correction(
     For a constant decay the divisor is :math:`1 - \gamma^t`. A constant gradient g
     gives :math:`g / (1 - \gamma_t)` at every step, also under a schedule.
 
-    `optax.trace` is this without the correction (``bias_correction=False``);
-    `optax.ema` with ``debias=True`` is this times :math:`1 - \gamma`, for a constant
-    decay. PyTorch's ``SGD(momentum=γ, dampening=γ)`` scales the gradients by
-    :math:`1 - \gamma` but not the first one, and corrects nothing.
+    ``bias_correction=False`` gives `optax.trace`. For a constant decay, `optax.ema`
+    with ``debias=True`` gives :math:`1 - \gamma` times this update. PyTorch's
+    ``SGD(momentum=γ, dampening=γ)`` multiplies all gradients but the first by
+    :math:`1 - \gamma` and has no bias correction.
 
     *Differences from the source*: the source divides by :math:`1 - \gamma^t`, which is
     wrong when the decay varies; w is the exact generalisation.
 
     Args:
       decay: γ in [0, 1); a number, a 0-d array or a schedule. 0 is plain SGD.
-      nesterov: whether to emit Nesterov's form, for gradients at the ordinary point.
+      nesterov: whether to emit Nesterov's form, for gradients at the current
+        parameters.
       accumulator_dtype: real dtype of the trace; by default each parameter's. Complex
         parameters keep a complex trace. Arithmetic is in float32 or wider.
-      bias_correction: whether to divide.
+      bias_correction: whether to apply the divisor above.
       initial_scale: standard deviation of a random initial trace, at least 0; None or
-        0 starts it at zero. The weight does not count it.
-      key: for the random initial trace, and only for it: an int, a key from
-        `jax.random.key`, or the uint32 words of one.
+        0 starts the trace at zero. The weight w does not include the initial trace.
+      key: an int, a key from `jax.random.key`, or the uint32 words of one, for the
+        random initial trace; required if ``initial_scale`` is positive, and not allowed
+        otherwise.
 
     Returns:
       A gradient transformation. Its state is one copy of the parameters and 8 bytes.
 
     Raises:
-      ValueError: ``decay`` is outside [0, 1), ``initial_scale`` negative, or given
-        without ``key`` or the reverse; at ``update``, gradients that do not fit the
-        parameters.
+      ValueError: ``decay`` is outside [0, 1), ``initial_scale`` is negative, or only
+        one of ``initial_scale`` and ``key`` is given; at ``update``, the gradients do
+        not have the structure and shapes of the parameters.
       TypeError: an argument has the wrong type, or a leaf is not floating-point or
         complex.
 
@@ -203,8 +206,9 @@ def momentum_sgd(
 ) -> optax.GradientTransformationExtraArgs:
     r"""SGD with momentum and the learning rate inside the velocity.
 
-    Use it on ill-conditioned losses, which it descends much faster than plain SGD
-    (docs/evidence.md), and as the first optimizer to try on a vision model.
+    Use it on ill-conditioned losses, where it converges much faster than plain SGD
+    (docs/evidence.md), and as the first optimizer to try on a vision model. On a
+    well-conditioned loss, plain SGD with a larger learning rate does as well.
     ``nesterov=True`` damps oscillations a little more.
 
     With :math:`\eta_t` = ``learning_rate`` and :math:`\gamma_t` = ``momentum``:
@@ -214,27 +218,29 @@ def momentum_sgd(
         v_t = \gamma_t v_{t-1} + \eta_t \nabla L(\theta_t), \qquad
         \theta_{t+1} = \theta_t - v_t
 
-    so that a change of the learning rate acts on new gradients only and the velocity
-    built up before keeps its size. `optax.sgd` and PyTorch keep the learning rate
+    A change of the learning rate therefore acts on new gradients only, and the
+    accumulated velocity does not change. `optax.sgd` and PyTorch keep the learning rate
     outside, :math:`m_t = \gamma m_{t-1} + \nabla L`, :math:`\theta_{t+1} = \theta_t -
-    \eta_t m_t`, which ``learning_rate_inside=False`` gives. The two agree while the
-    learning rate is constant. Written with the other sign, :math:`v = \gamma v - \eta
-    g`, :math:`\theta \leftarrow \theta + v`, it is the same method.
+    \eta_t m_t`; ``learning_rate_inside=False`` selects this form. The two agree while
+    the learning rate is constant. The notation with the opposite sign, :math:`v =
+    \gamma v - \eta g`, :math:`\theta \leftarrow \theta + v`, is the same method.
 
     Args:
       learning_rate: :math:`\eta`, at least 0; a number, a 0-d array or a schedule.
       momentum: :math:`\gamma` in [0, 1); a number, a 0-d array or a schedule, often
         raised from 0.5 to 0.9 or 0.99 (`sutskever_momentum`). 0 is plain SGD.
       nesterov: whether to use the form of Nesterov's method that takes gradients at the
-        ordinary point: :math:`\theta_{t+1} = \theta_t - \eta_t g_t - \gamma_t v_t`.
-      bias_correction: whether to divide the velocity by the total weight in it, see
+        current parameters: :math:`\theta_{t+1} = \theta_t - \eta_t g_t - \gamma_t v_t`.
+      bias_correction: whether to correct the bias of the velocity, as in
         `trace_with_bias_correction`.
       learning_rate_inside: whether the velocity contains the learning rate.
-      accumulator_dtype: real dtype of the velocity; by default each parameter's. With
-        small rates and half precision, float32 keeps what the parameter's would lose.
+      accumulator_dtype: real dtype of the velocity; by default each parameter's. For
+        half-precision parameters and a small learning rate, float32 keeps contributions
+        that the parameter's dtype would round away.
 
     Returns:
-      A gradient transformation. Its trace is :math:`-v` where the rate is inside.
+      A gradient transformation that contains the learning rate. If the rate is inside,
+      the ``trace`` of its state is :math:`-v`.
 
     Raises:
       ValueError: a number is out of its range.

@@ -20,35 +20,38 @@ def add_anticorrelated_noise(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adds the difference of two successive draws of Gaussian noise to the update.
 
-    Every step takes back the noise of the step before, so that the parameters are
-    jittered about the path of the descent and do not diffuse away from it. On average
-    this descends the loss with a penalty of :math:`\sigma^2/2` times the trace of its
-    Hessian, which favours wide minima. The paper gains test accuracy with it in
-    full-batch training, where plain noise gains less or nothing. Anneal ``stddev`` or
-    stop the noise before you evaluate: the parameters are off by :math:`\xi_t`.
+    Each step adds new noise and subtracts the noise of the previous step. The
+    parameters therefore fluctuate around the path of the descent and do not diffuse
+    away from it. On average the method minimises the loss plus a penalty of
+    :math:`\sigma^2/2` times the trace of its Hessian, which favours wide minima. Use it
+    in full-batch training, where the paper reports a higher test accuracy with it, and
+    a smaller gain or none with independent noise. Anneal ``stddev`` or stop the noise
+    before you evaluate: the parameters are displaced by :math:`\xi_t`.
 
-    **It goes behind the learning rate**, last in a chain: the noise is in units of the
-    parameters and is not scaled by the rate. With :math:`\sigma` = ``stddev``, t = 0 at
-    the first update and independent :math:`\xi_0, \xi_1, \ldots` per element,
+    **Place it last in a chain, after the learning rate**: the noise has the unit of the
+    parameters and must not be scaled by the rate. With :math:`\sigma` = ``stddev``,
+    t = 0 at the first update and independent :math:`\xi_0, \xi_1, \ldots` per element,
 
     .. math::
 
         \Delta_t \leftarrow \Delta_t + \xi_{t+1} - \xi_t, \qquad
         \xi_t \sim \mathcal{N}(0, \sigma_t^2)
 
-    What is added has variance :math:`2\sigma^2` and, with that of the next step, the
-    covariance :math:`-\sigma^2`; the sum over the first T steps is
-    :math:`\xi_T - \xi_0`. :math:`\xi_t` is drawn again rather than kept, so that the
-    state is as small as that of `add_decayed_noise`, whose streams these are too: a
-    pure function of key, step, path and element. A step costs two draws.
+    The noise added in a step has variance :math:`2\sigma^2` and covariance
+    :math:`-\sigma^2` with the noise added in the next step. Its sum over the first T
+    steps is :math:`\xi_T - \xi_0`. The state does not store :math:`\xi_t`: a step draws
+    it again, so it costs two draws, and the state is as small as in
+    `add_decayed_noise`. As there, noise is a pure function of key, step, path and
+    element.
 
-    *Differences from the source*: none in the formula. Where ``stddev`` is changed
-    through `optax.inject_hyperparams`, the draw that is taken back has the new
-    deviation; a schedule takes back what was added.
+    *Differences from the source*: none in the formula. With a schedule for ``stddev``,
+    a step subtracts exactly the :math:`\xi_t` that was added. After a change of
+    ``stddev`` through `optax.inject_hyperparams`, it subtracts :math:`\xi_t` at the new
+    standard deviation.
 
     Args:
       stddev: :math:`\sigma`, at least 0, in units of the parameters; a number, a 0-d
-        array or a schedule, which is asked for the steps t and t + 1.
+        array or a schedule, which is evaluated at steps t and t + 1.
       key: an int, a key, or the uint32 words of one, as in `add_decayed_noise`.
       axis_name: a mapped axis, or a tuple of them, along which the noise differs, as in
         `add_decayed_noise`.
@@ -57,7 +60,7 @@ def add_anticorrelated_noise(
       A gradient transformation. Its state is 12 bytes, whatever the parameters.
 
     Raises:
-      ValueError: ``stddev`` is negative, or ``key`` a batch of keys.
+      ValueError: ``stddev`` is negative, or ``key`` is an array of several keys.
       TypeError: an argument is not a number or not a key, or an update's leaf is not
         floating-point or complex.
 
@@ -114,8 +117,9 @@ def anti_pgd(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Gradient descent with anticorrelated perturbations (Anti-PGD).
 
-    The learning rate, then `add_anticorrelated_noise`: :math:`\theta_{t+1} = \theta_t -
-    \alpha\,\nabla L(\theta_t) + \xi_{t+1} - \xi_t`. See there for when to use it.
+    A chain of the learning rate and `add_anticorrelated_noise`: :math:`\theta_{t+1} =
+    \theta_t - \alpha\,\nabla L(\theta_t) + \xi_{t+1} - \xi_t`. The documentation of
+    `add_anticorrelated_noise` says when to use it.
 
     Args:
       learning_rate: :math:`\alpha`, at least 0; a number, a 0-d array or a schedule.

@@ -32,10 +32,10 @@ def add_decayed_noise(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adds Gaussian noise of variance η/(1 + t)^γ to the gradient.
 
-    Use it to help very deep or badly initialised networks start, and to leave poor
-    minima early in training. The paper's advice is mini-batches of 128 or more and a
-    learning rate somewhat larger than plain SGD's. Small batches are noisy already, and
-    a model that trains well without it may gain nothing.
+    Use it to help very deep or badly initialised networks start to train, and to escape
+    poor minima early in training. The paper advises mini-batches of 128 or more and a
+    learning rate somewhat larger than for plain SGD. The gradients of small batches are
+    noisy already, and a model that trains well without added noise may gain nothing.
 
     With :math:`\eta` = ``eta``, :math:`\gamma` = ``gamma`` and t = 0 at the first
     update, every element of every leaf gets independent noise:
@@ -45,14 +45,14 @@ def add_decayed_noise(
         g_t \leftarrow g_t + \mathcal{N}(0, \sigma_t^2), \qquad
         \sigma_t^2 = \frac{\eta}{(1 + t)^\gamma}
 
-    :math:`\eta` is a *variance*. Noise is added before the learning rate scales the
-    update, and works in front of any other transformation.
+    :math:`\eta` is a *variance*. Place the noise before the learning rate; any other
+    transformation may follow it.
 
     The noise of an element is a pure function of the key, the step, the path of the
     leaf in the tree and the element's index in the whole (unsharded) leaf. It is the
-    same on one device and on many, after a restart, and when other leaves come or go.
-    It is drawn at float32 resolution for every dtype, and complex leaves get circular
-    noise whose total variance is :math:`\sigma_t^2`.
+    same on one device and on many, after a restart, and when other leaves are added or
+    removed. It is drawn at float32 resolution for every dtype, and complex leaves get
+    circular noise whose total variance is :math:`\sigma_t^2`.
 
     *Differences from the source*: none in the formula. `optax.add_noise` differs in
     that it draws in the gradient's dtype (128 distinct values in bfloat16), overflows
@@ -61,24 +61,25 @@ def add_decayed_noise(
     Args:
       eta: variance at t = 0, at least 0; a number, a 0-d array or a schedule. The
         paper uses 0.01, 0.3 and 1.0.
-      gamma: exponent of the decay; 0 keeps the variance constant, less makes it grow.
+      gamma: exponent of the decay; at 0 the variance is constant, below 0 it grows.
       key: an int, a key from `jax.random.key` of any implementation, or the uint32
-        words of one, copied into the state by ``init``. With
-        `optax.inject_hyperparams`, name it in ``static_args``: as a hyperparameter it
-        would count at ``init`` only. ``update(..., key=k)`` uses ``k`` in place of the
-        state's key for that step, in every stage of a chain that draws. `jax.vmap` of
-        ``init`` over parameters gives every member the same key; make the
-        transformation inside the mapped function, with ``key`` mapped, for different
-        ones.
+        words of one; ``init`` copies it into the state. With
+        `optax.inject_hyperparams`, name it in ``static_args``: a change of the
+        hyperparameter would have no effect after ``init``. ``update(..., key=k)`` uses
+        ``k`` instead of the state's key for that step, in every stage of a chain that
+        draws noise. `jax.vmap` of ``init`` over parameters gives every member the same
+        key; for different keys, make the transformation inside the mapped function and
+        map over ``key``.
       axis_name: a mapped axis, or a tuple of them, along which the noise differs while
-        the state stays the same: inside `jax.shard_map`, where the index of an element
-        is its index in the shard.
+        the state stays the same. Use it inside `jax.shard_map`, where the index of an
+        element is its index in the shard.
 
     Returns:
       A gradient transformation. Its state is 12 bytes, whatever the parameters.
 
     Raises:
-      ValueError: ``eta`` is negative, ``gamma`` not finite, or ``key`` a batch of keys.
+      ValueError: ``eta`` is negative, ``gamma`` is not finite, or ``key`` is an array
+        of several keys.
       TypeError: an argument is not a number or not a key, or a gradient leaf is not
         floating-point or complex.
 
@@ -138,24 +139,26 @@ def noisy_sgd(
 ) -> optax.GradientTransformationExtraArgs:
     r"""SGD with gradient noise of decaying variance and optional momentum.
 
-    `add_decayed_noise`, then a momentum trace where ``momentum`` is given, then the
-    learning rate: :math:`\theta_{t+1} = \theta_t - \alpha\,(\nabla L(\theta_t) +
-    \mathcal{N}(0, \eta / (1 + t)^\gamma))`. See `add_decayed_noise` for when to use it.
+    A chain of `add_decayed_noise`, a momentum trace if ``momentum`` is given, and the
+    learning rate. Without momentum, :math:`\theta_{t+1} = \theta_t -
+    \alpha\,(\nabla L(\theta_t) + \mathcal{N}(0, \eta / (1 + t)^\gamma))`. The
+    documentation of `add_decayed_noise` says when to use it.
 
     Args:
       learning_rate: :math:`\alpha`, at least 0; a number, a 0-d array or a schedule.
       eta: variance of the noise at t = 0.
       gamma: exponent of the decay.
       key: an int, a key, or the uint32 words of one.
-      momentum: decay of a momentum trace behind the noise, in [0, 1); a number, a 0-d
-        array or a schedule; None for none.
-      nesterov: whether that trace is Nesterov's.
+      momentum: decay of the momentum trace after the noise, in [0, 1); a number, a 0-d
+        array or a schedule. None omits the trace.
+      nesterov: whether the trace emits Nesterov's form.
 
     Returns:
       A gradient transformation.
 
     Raises:
-      ValueError: a number is out of its range, or ``nesterov`` without ``momentum``.
+      ValueError: a number is out of its range, or ``nesterov`` is True without
+        ``momentum``.
       TypeError: an argument is not a number or not a key.
 
     Examples:

@@ -31,11 +31,12 @@ def add_langevin_noise(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adds the noise that turns a gradient step into a step of Langevin dynamics.
 
-    Descent then no longer ends in a minimum of the loss f but wanders through the
-    parameters, and with a small learning rate h visits them with the density
-    :math:`\exp(-f(\theta)/T)`: it draws samples from a Bayesian posterior.
+    Use it to draw samples, for example from a Bayesian posterior, and not to minimise a
+    loss: the parameters do not converge to a minimum of the loss f. For a small
+    learning rate h their distribution has a density proportional to
+    :math:`\exp(-f(\theta)/T)`.
 
-    **It goes behind the learning rate**, which is given once more, last in a chain;
+    **Place it last in a chain, after the learning rate**, and pass the same rate to it;
     `sgld` is that chain. With h = ``learning_rate`` and T = ``temperature``,
 
     .. math::
@@ -43,34 +44,36 @@ def add_langevin_noise(
         \Delta_t \leftarrow \Delta_t + \sqrt{2 h T}\, \xi_t, \qquad
         \xi_t \sim \mathcal{N}(0, 1)
 
-    **Which temperature.** With f the loss whose gradient the chain is given:
+    **Temperature.** The temperature that samples the posterior depends on the loss f
+    whose gradient enters the chain:
 
-    - f is the *mean* of the negative log-likelihoods of N examples, with the negative
-      log-prior divided by N: T = 1/N samples the posterior.
-    - f is their *sum*, with the negative log-prior: T = 1. The same h moves N times
-      further than with the mean.
-    - T = 0 is plain descent; less than these temperatures is a "cold posterior".
+    - T = 1/N if f is the *mean* negative log-likelihood of N examples plus the negative
+      log-prior divided by N.
+    - T = 1 if f is the *sum* of the negative log-likelihoods plus the negative
+      log-prior. The same h then moves the parameters N times as far.
+    - T = 0 gives plain descent. A temperature between 0 and the posterior's samples a
+      "cold posterior".
 
-    Welling and Teh write the step as :math:`\epsilon_t = 2h`, of the sum.
+    The step size of Welling and Teh is :math:`\epsilon_t = 2h`, for the sum.
 
-    **How exact.** A step of size h leaves an error of order h in the samples' density:
-    along a direction of curvature a their variance is
-    :math:`(T/a) / (1 - ha/2)` in place of T/a. The noise of mini-batches is one more
-    source of variance, :math:`h^2` times theirs in a step. Lower h over time, or keep
-    it small and check that halving it changes nothing.
+    **Accuracy.** A step of size h causes an error of order h in the density of the
+    samples: along a direction of curvature a their variance is
+    :math:`(T/a) / (1 - ha/2)` instead of T/a. The noise of mini-batch gradients adds
+    :math:`h^2` times its variance in each step. Lower h over time, or keep it small and
+    check that the result does not change when you halve it.
 
-    The noise is a pure function of key, step, path and element, as that of
-    `add_decayed_noise`. The real and the imaginary part of a complex leaf are two
-    parameters, each with noise of variance 2hT.
+    Noise is a pure function of key, step, path and element, as in `add_decayed_noise`.
+    The real and the imaginary part of a complex leaf are two parameters, each with
+    noise of variance 2hT.
 
     *Differences from the source*: none in the formula.
 
     Args:
-      learning_rate: h, at least 0: that of the stage before; a number, a 0-d array or a
+      learning_rate: h, at least 0, as in the stage before; a number, a 0-d array or a
         schedule.
       temperature: T, at least 0; a number, a 0-d array or a schedule.
       key: an int, a key, or the uint32 words of one, as in `add_decayed_noise`. One key
-        is one chain; for several, `jax.vmap` over the key.
+        gives one Markov chain; for several chains, use `jax.vmap` over keys.
       axis_name: a mapped axis, or a tuple of them, along which the noise differs, as in
         `add_decayed_noise`.
 
@@ -78,12 +81,13 @@ def add_langevin_noise(
       A gradient transformation. Its state is 12 bytes, whatever the parameters.
 
     Raises:
-      ValueError: a number is negative or not finite, or ``key`` a batch of keys.
+      ValueError: a number is negative or not finite, or ``key`` is an array of several
+        keys.
       TypeError: an argument is not a number or not a key, or an update's leaf is not
         floating-point or complex.
 
     Examples:
-      A Gaussian of variance 1/4 is the density exp(−f) of f = 2θ².
+      For f = 2θ² the density exp(−f) is a Gaussian of variance 1/4.
 
       >>> import jax, jax.numpy as jnp, optax, optax_extras
       >>> optimizer = optax.chain(
@@ -139,10 +143,11 @@ def sgld(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Stochastic gradient Langevin dynamics: SGD that samples exp(−f/T).
 
-    The learning rate, then `add_langevin_noise`: :math:`\theta_{t+1} = \theta_t -
-    h\,\nabla f(\theta_t) + \sqrt{2 h T}\, \xi_t`. **For a mean loss over N examples the
-    posterior has** ``temperature`` **1/N, for a summed one 1**; see
-    `add_langevin_noise` for this and for the error of a finite h.
+    A chain of the learning rate and `add_langevin_noise`: :math:`\theta_{t+1} =
+    \theta_t - h\,\nabla f(\theta_t) + \sqrt{2 h T}\, \xi_t`. **To sample the posterior,
+    set** ``temperature`` **to 1/N for a mean loss over N examples and to 1 for a summed
+    loss.** The documentation of `add_langevin_noise` explains this, and the error of a
+    finite h.
 
     Args:
       learning_rate: h, at least 0; a number, a 0-d array or a schedule.
@@ -197,10 +202,10 @@ def psgld(
     *,
     key: KeyLike,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Preconditioned SGLD: Langevin dynamics with RMSProp's scale for each element.
+    r"""Preconditioned SGLD: Langevin dynamics with RMSProp's per-element scale.
 
-    Use it where the curvatures of the parameters differ much, and `sgld` would have to
-    step as the steepest allows. With h = ``learning_rate``, T = ``temperature``,
+    Use it if the curvature differs much between parameters: the largest curvature
+    limits the step of `sgld`. With h = ``learning_rate``, T = ``temperature``,
     :math:`\alpha` = ``decay``, :math:`\lambda` = ``eps`` and :math:`V_0 = 0`,
 
     .. math::
@@ -209,32 +214,34 @@ def psgld(
         G_t = \frac{1}{\lambda + \sqrt{V_t}} \\
         \theta_{t+1} &= \theta_t - h\, G_t\, g_t + \sqrt{2 h T G_t}\, \xi_t
 
-    It is `sgld` in coordinates stretched by :math:`\sqrt{G_t}`, and so its convention
+    The method is `sgld` in coordinates scaled by :math:`\sqrt{G_t}`, so the convention
     for the temperature is the same: **1/N for a mean loss over N examples, 1 for a
-    summed one**. h is in the units of the parameters and not of the loss, the same for
-    both, and ``eps`` in those of the gradient.
+    summed loss**. h has the unit of the parameters and does not depend on the scale of
+    the loss, so the same h suits both losses. ``eps`` has the unit of the gradient.
 
-    **How exact.** As long as G changes with :math:`\theta` the samples are biased: the
-    exact dynamics have one more term, the derivative of G, which the authors drop in
-    practice and which is dropped here. The bias is large where the chain moves slowly
-    against the memory of V: with the default ``decay`` and h = 0.01 a standard Gaussian
-    comes out with a variance of 1.3. A ``decay`` schedule that becomes 1 after burn-in
-    freezes G and ends the bias: ``decay=lambda t: jnp.where(t < 1000, 0.99, 1.0)``.
-    What is then left is SGLD's error of a finite h.
+    **Accuracy.** While G changes with :math:`\theta`, the samples are biased: the exact
+    dynamics have one more term, the derivative of G, which the authors omit in practice
+    and which is omitted here. The bias is large if the chain moves slowly compared with
+    the memory of V: with the default ``decay`` and h = 0.01, samples of a standard
+    Gaussian have a variance of 1.3. A ``decay`` schedule that becomes 1 after burn-in
+    freezes G and ends the bias: ``decay=lambda t: jnp.where(t < 1000, 0.99, 1.0)``. The
+    error of `sgld` for a finite h remains.
 
-    An element whose gradient has been 0 from the start has G = 1/``eps``, and noise of
-    the deviation :math:`\sqrt{2hT/\lambda}`: give such parameters a prior (weight
-    decay in the loss) and a start away from its centre, or a larger ``eps``.
+    An element whose gradient has been 0 from the start has G = 1/``eps`` and noise of
+    standard deviation :math:`\sqrt{2hT/\lambda}`. Give such parameters a prior (weight
+    decay in the loss) and an initial value away from its centre, or use a larger
+    ``eps``.
 
-    *Differences from the source*: V is that of the gradient as it is given, there
-    always that of the mean loss, for which the step :math:`\epsilon_t` there is 2h/N.
-    For a complex gradient it is the squared magnitude.
+    *Differences from the source*: V averages the squares of the gradient that
+    ``update`` receives. The source always uses the gradient of the mean loss, for which
+    its step :math:`\epsilon_t` is 2h/N. For a complex gradient, V averages the squared
+    magnitude.
 
     Args:
       learning_rate: h, at least 0; a number, a 0-d array or a schedule.
       temperature: T, at least 0; a number, a 0-d array or a schedule.
-      decay: :math:`\alpha`, in [0, 1); a number, a 0-d array or a schedule, which may
-        reach 1.
+      decay: :math:`\alpha`, in [0, 1); a number, a 0-d array or a schedule, whose
+        values may reach 1.
       eps: :math:`\lambda`, above 0.
       key: an int, a key, or the uint32 words of one.
 

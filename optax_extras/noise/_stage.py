@@ -1,4 +1,4 @@
-"""The stage of a chain that adds Gaussian noise, whatever its deviation."""
+"""The stage of a chain that adds Gaussian noise of any standard deviation."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def add_noise(
     complex_gain: float = 1.0,
     one_use: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adds the sum of the draws that `draws(count, dtype)` names.
+    """Adds the sum of the draws that `draws(count, dtype)` returns.
 
     Args:
-      draws: from the count and the dtype of scalars to the draws of a step.
+      draws: returns the draws of a step, given the count and the dtype of scalars.
       stream: the name of the random stream.
       key: the user's key.
       axis_name: mapped axes along which the noise differs.
-      complex_gain: factor of the noise of complex leaves, whose real and imaginary
-        parts have variance 1/2 without it.
-      one_use: whether the noisy updates have one elementwise consumer, into which XLA
-        then fuses the draw; otherwise they are written to memory once.
+      complex_gain: factor of the noise of complex leaves. At 1, the real and the
+        imaginary part each have variance 1/2.
+      one_use: whether the noisy updates have a single elementwise consumer, into which
+        XLA can fuse the draw. If not, they are written to memory once.
     """
     words = gaussian.key_words(key)
 

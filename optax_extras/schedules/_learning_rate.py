@@ -15,7 +15,7 @@ def inverse_time_decay(
     transition_steps: int | jax.typing.ArrayLike = 1,
     staircase: bool = False,
 ) -> Schedule:
-    r"""A learning rate that decays as the inverse of time.
+    r"""Decays the learning rate with the inverse of time.
 
     With :math:`\eta_0` = ``init_value``, k = ``decay_rate``, T = ``transition_steps``
     and t = 0 at the first step:
@@ -24,9 +24,9 @@ def inverse_time_decay(
 
         \eta_t = \frac{\eta_0}{1 + k\, t / T}
 
-    Its sum diverges and the sum of its squares does not: Robbins and Monro's condition
-    for stochastic descent to converge. It is slow; for a fixed budget of steps a cosine
-    schedule usually ends lower.
+    The sum of the rates diverges and the sum of their squares converges: Robbins and
+    Monro's condition for stochastic descent to converge. The decay is slow; for a fixed
+    number of steps, a cosine schedule usually ends at a lower loss.
 
     Args:
       init_value: the rate at t = 0, at least 0.

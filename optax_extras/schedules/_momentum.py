@@ -12,7 +12,7 @@ from optax_extras.typing import Scalar, Schedule
 def sutskever_momentum(
     max_value: Scalar = 0.99, steps_per_stage: int | jax.typing.ArrayLike = 250
 ) -> Schedule:
-    r"""Momentum raised in stages from 0.5 to a maximum.
+    r"""Raises momentum in stages from 0.5 to a maximum.
 
     With :math:`\mu_{\max}` = ``max_value`` and T = ``steps_per_stage``, t = 0 at the
     first step:
@@ -22,8 +22,9 @@ def sutskever_momentum(
         \mu_t = \min\left(1 - 2^{-1 - \log_2(\lfloor t / T \rfloor + 1)},
             \mu_{\max}\right)
 
-    which is 1/2, 3/4, 5/6, … in successive stages. For `momentum_sgd` and
-    `nesterov_lookahead`; the paper ends training at a lower momentum again.
+    which is 1/2, 3/4, 5/6, … in successive stages. Use it as the momentum of
+    `momentum_sgd` or `nesterov_lookahead`. The paper lowers the momentum again at the
+    end of training.
 
     Args:
       max_value: the largest momentum, in [0, 1). The paper uses 0, 0.9, 0.99, 0.995 and
@@ -53,7 +54,7 @@ def sutskever_momentum(
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         dtype = jnp.result_type(float)
         stage = (jnp.asarray(count) // steps_per_stage).astype(dtype)
-        # 2^(−1 − log2(stage + 1)) without the rounding of the logarithm.
+        # 0.5 / (stage + 1) is 2^(−1 − log2(stage + 1)) without rounding a logarithm.
         return jnp.minimum(1 - 0.5 / (stage + 1), scalars.scalar(max_value, dtype))
 
     return schedule
