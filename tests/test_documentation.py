@@ -113,11 +113,10 @@ def documented_data():
         text = path.read_text()
         yield from re.findall(r"^#.*\n(?:type )?([A-Za-z]\w*)\b.*=", text, re.MULTILINE)
         for statement, after in itertools.pairwise(ast.parse(text).body):
-            targets = getattr(
-                statement, "targets", [getattr(statement, "target", None)]
-            )
-            if isinstance(after, ast.Expr) and isinstance(targets[0], ast.Name):
-                yield targets[0].id
+            if isinstance(statement, ast.Assign | ast.AnnAssign):
+                (target,) = getattr(statement, "targets", None) or [statement.target]
+                if isinstance(after, ast.Expr) and isinstance(target, ast.Name):
+                    yield target.id
 
 
 def test_data_and_types_are_documented():

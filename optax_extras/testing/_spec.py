@@ -9,6 +9,7 @@ import optax
 from optax_extras.testing._catalogue import CHECKS
 from optax_extras.testing._subject import StepArguments
 
+# The flags of `Spec.supports`, and what each declares.
 CAPABILITIES = {
     "complex": "takes complex parameters",
     "complex_as_real": "treats a complex parameter as the two real ones it is made of",
