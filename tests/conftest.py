@@ -18,12 +18,3 @@ def x64():
     """Double precision for one test."""
     with jax.enable_x64(True):
         yield
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Keeps the checks of a transformation on one worker, as they share programs."""
-    for item in items:
-        if "check" in getattr(item, "fixturenames", ()):
-            subject, _, _ = item.name.rpartition("-")
-            item.add_marker(pytest.mark.xdist_group(subject))

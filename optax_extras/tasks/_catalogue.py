@@ -18,6 +18,7 @@ from optax_extras.tasks._regression import breast_cancer, diabetes
 from optax_extras.tasks._task import Task
 from optax_extras.tasks._text import characters
 
+# The bundled tasks: functions of options that make them, by name.
 TASKS: dict[str, Callable[..., Task]] = {
     "digits": digits,
     "digits-softmax": partial(digits, hidden=None),

@@ -51,6 +51,7 @@ class Check:
         return " ".join(self.documentation.partition("Fix:")[2].split())
 
 
+# All checks by name, in the order in which they run.
 CHECKS: dict[str, Check] = {}
 
 

@@ -57,7 +57,12 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class BoundCheck:
-    """A check of one transformation, to be called; `iter_checks` makes them."""
+    """A check of one transformation, to be called; `iter_checks` makes them.
+
+    Attributes:
+      check: the check.
+      subject: the transformation, and what its checks have computed so far.
+    """
 
     check: Check
     subject: Subject

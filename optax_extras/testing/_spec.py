@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+# The flags of `Spec.supports`, and what each declares.
 CAPABILITIES = {
     "complex": "takes complex parameters",
     "complex_as_real": "treats a complex parameter as the two real ones it is made of",
