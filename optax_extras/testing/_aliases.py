@@ -1,6 +1,7 @@
 """Specs of the optimizers that a module exports, learned from how they behave."""
 
 import collections.abc
+import dataclasses
 import functools
 import importlib
 import inspect
@@ -31,6 +32,7 @@ LEFT_OUT = {
     "dpsgd": "it takes one gradient for each example",
     "optimistic_adam": "deprecated in favour of optimistic_adam_v2",
 }
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 BASE = optax.sgd(0.1)
 _EXTRA_ARGS: dict[str, Callable[[StepArguments], Any]] = {
     "value": lambda step: step.value,
@@ -141,9 +143,6 @@ def _drafts(name: str, function: Callable[..., Any]) -> Iterator[Spec]:
             )
 
 
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
 def _subsets(names: Collection[str]) -> Iterator[tuple[str, ...]]:
     for size in range(len(names) + 1):
         yield from itertools.combinations(names, size)
@@ -218,5 +217,7 @@ def _supports(spec: Spec) -> set[str]:
     except Exception:
         return {"descent", "random"}
     noise = optax.tree.norm(optax.tree.sub(first, second)) / jnp.sqrt(2)
+    if noise == 0 and _runs(dataclasses.replace(spec, supports=())):
+        return {"descent"}
     drift = optax.tree.norm(optax.tree.add(first, second)) / 2
     return {"random"} if noise > drift / 2 else {"descent", "random"}
