@@ -27,7 +27,7 @@ ScalarOrSchedule = Scalar | Schedule
 KeyLike = int | np.integer | np.ndarray | jax.Array
 """A seed, a key from `jax.random.key`, or the uint32 words of one."""
 
-AxisName = Hashable
+AxisName = Hashable | tuple[Hashable, ...]
 """The name of a mapped axis, or a tuple of such names."""
 
 DTypeLike = npt.DTypeLike

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 from rich.table import Table
 
-from optax_extras._interrupts import interrupts_between_calls
+from optax_extras._core.interrupts import interrupts_between_calls
 from optax_extras.cli import _catalogue, _check, _compare, _report
 from optax_extras.cli._optimizers import OPTIMIZERS, load_factory
 from optax_extras.tasks import TASKS, load_task

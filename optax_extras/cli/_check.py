@@ -10,7 +10,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from optax_extras._importing import load_attribute
+from optax_extras._core.importing import load_attribute
 from optax_extras.testing import CHECKS, BoundCheck, Result, Spec, iter_checks
 from optax_extras.testing._subject import Subject
 

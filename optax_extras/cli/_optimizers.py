@@ -7,7 +7,7 @@ from typing import Any
 import optax
 
 import optax_extras
-from optax_extras._importing import load_attribute
+from optax_extras._core.importing import load_attribute
 from optax_extras.tuning._factory import MakeOptimizer, check_factory
 
 OPTIMIZERS: Mapping[str, MakeOptimizer] = {

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from optax_extras._importing import load_attribute
+from optax_extras._core.importing import load_attribute
 from optax_extras.tasks._analytic import (
     jumping_quadratic,
     line,

@@ -8,6 +8,7 @@ import jax
 
 from optax_extras.tasks._batches import Batches
 
+# Whether lower or higher values of a metric are better.
 Mode = Literal["min", "max"]
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optax_extras._interrupts import interrupts_between_calls
+from optax_extras._core.interrupts import interrupts_between_calls
 from optax_extras.tasks import Task
 from optax_extras.tuning._drawing import new_figure
 from optax_extras.tuning._factory import MakeOptimizer, check_factory, keyed

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from optax_extras._interrupts import interrupts_between_calls
+from optax_extras._core.interrupts import interrupts_between_calls
 
 
 def press():
