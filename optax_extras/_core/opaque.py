@@ -34,6 +34,13 @@ def opaque(function: Callable[..., Any], count: jax.Array, *operands: Any) -> An
 
     def zeros(*operands: Any) -> Any:
         shapes = jax.eval_shape(function, *operands)
-        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return jax.tree.map(_zeros_of_type, shapes)
 
     return lax.cond(count >= 0, function, zeros, *operands)
+
+
+def _zeros_of_type(like: Any) -> jax.Array:
+    """Zeros that vary over the same axes of `jax.shard_map`, as `lax.cond` demands."""
+    zeros = jnp.zeros(like.shape, like.dtype)
+    axes = tuple(like.vma or ())
+    return lax.pcast(zeros, axes, to="varying") if axes else zeros
