@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from plain_loop import train
 from scipy import optimize
 
 from optax_extras import tasks
 from optax_extras.tasks import TASKS, Task, load_task
+
+from plain_loop import train
 
 # Enough to lower each loss by a tenth.
 SETTINGS = {

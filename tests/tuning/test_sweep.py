@@ -13,7 +13,6 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import AxisType
-from plain_loop import train
 
 import optax_extras as ox
 from optax_extras import tuning
@@ -27,6 +26,8 @@ from optax_extras.tuning import (
 )
 from optax_extras.tuning._chunks import fit_chunks
 from optax_extras.tuning._programs import Trials
+
+from plain_loop import train
 
 RATES = [0.01, 0.1, 1.0]
 
