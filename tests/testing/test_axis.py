@@ -75,6 +75,18 @@ LAST = Spec(
 )
 
 
+SPECS = [
+    pytest.param(MEAN, id="mean"),
+    pytest.param(
+        NOISE,
+        id="noise_per_worker",
+        marks=pytest.mark.xfail(
+            jax.__version_info__ < (0, 11, 1),
+            reason="the branches of `lax.cond` in `opaque` do not vary alike",
+        ),
+    ),
+    pytest.param(LAST, id="last_gradient"),
+]
 KNOWN = {  # what optax's momentum does not follow, and what `last_gradient` does not
     "mean": {
         "none_gradient",
@@ -114,13 +126,13 @@ def run(spec, checks):
     assert without - {"draws_do_not_depend_on_sharding"} == ON_ITS_OWN_MESH
 
 
-@pytest.mark.parametrize("spec", [MEAN, NOISE, LAST], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", SPECS)
 def test_a_transformation_over_an_axis(spec):
     run(spec, SEEING)
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("spec", [MEAN, NOISE, LAST], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", SPECS)
 def test_all_checks_over_an_axis(spec):
     run(spec, None)
 
