@@ -77,14 +77,7 @@ LAST = Spec(
 
 SPECS = [
     pytest.param(MEAN, id="mean"),
-    pytest.param(
-        NOISE,
-        id="noise_per_worker",
-        marks=pytest.mark.xfail(
-            jax.__version_info__ < (0, 11, 1),
-            reason="the branches of `lax.cond` in `opaque` do not vary alike",
-        ),
-    ),
+    pytest.param(NOISE, id="noise_per_worker"),
     pytest.param(LAST, id="last_gradient"),
 ]
 KNOWN = {  # what optax's momentum does not follow, and what `last_gradient` does not
