@@ -18,12 +18,13 @@ class _Deferred:
 
     def raise_pending(self) -> None:
         if self._pending:
+            self._pending = False
             raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
 def interrupts_between_calls() -> Iterator[Callable[[], None]]:
-    """Defers Ctrl-C until the function that it yields is called, which raises it.
+    """Defers Ctrl-C until the function that it yields is called, or until its end.
 
     KeyboardInterrupt inside a running JAX computation can end in a segmentation fault
     at exit. A second Ctrl-C is raised at once. Nested contexts share one deferral, that
@@ -39,6 +40,7 @@ def interrupts_between_calls() -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGINT, deferred)
         try:
             yield deferred.raise_pending
+            deferred.raise_pending()
         finally:
             signal.signal(signal.SIGINT, installed)
     else:

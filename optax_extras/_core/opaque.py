@@ -32,15 +32,8 @@ def opaque(function: Callable[..., Any], count: jax.Array, *operands: Any) -> An
     if _BARRIERS_HOLD:
         return jax.tree.map(barrier, function(*operands))
 
+    # XLA drops the arithmetic here; the call gives the zeros their sharding and axes.
     def zeros(*operands: Any) -> Any:
-        shapes = jax.eval_shape(function, *operands)
-        return jax.tree.map(_zeros_of_type, shapes)
+        return jax.tree.map(jnp.zeros_like, function(*operands))
 
     return lax.cond(count >= 0, function, zeros, *operands)
-
-
-def _zeros_of_type(like: Any) -> jax.Array:
-    """Zeros that vary over the same axes of `jax.shard_map`, as `lax.cond` demands."""
-    zeros = jnp.zeros(like.shape, like.dtype)
-    axes = tuple(like.vma or ())
-    return lax.pcast(zeros, axes, to="varying") if axes else zeros

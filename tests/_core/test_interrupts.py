@@ -21,6 +21,12 @@ def test_ctrl_c_is_raised_where_it_is_asked_for():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_late_ctrl_c_is_raised_at_the_end():
+    with pytest.raises(KeyboardInterrupt), interrupts_between_calls():
+        press()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_second_ctrl_c_is_raised_at_once():
     with interrupts_between_calls():
         press()
@@ -30,12 +36,14 @@ def test_a_second_ctrl_c_is_raised_at_once():
 
 def test_nested_contexts_share_one_deferral():
     with interrupts_between_calls() as outer:
-        press()
-        with interrupts_between_calls() as inner, pytest.raises(KeyboardInterrupt):
-            inner()
+        with interrupts_between_calls() as inner:
+            press()
+            with pytest.raises(KeyboardInterrupt):
+                outer()
+            press()
+            with pytest.raises(KeyboardInterrupt):
+                inner()
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-        with pytest.raises(KeyboardInterrupt):
-            outer()
 
 
 def test_other_handlers_and_threads_are_left_alone():
@@ -54,9 +62,11 @@ def test_other_handlers_and_threads_are_left_alone():
             raise_pending()
             seen.append("thread")
 
-    with interrupts_between_calls():
+    with interrupts_between_calls() as raise_pending:
         press()
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
+        with pytest.raises(KeyboardInterrupt):
+            raise_pending()
     assert seen == ["own", "thread"]

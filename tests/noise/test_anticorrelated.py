@@ -9,12 +9,13 @@ import pytest
 import optax_extras as ox
 from optax_extras._core import gaussian
 
-from specs import spec
+from specs import SHARED_DRAW, spec
 
 SPECS = [
     spec(
         ox.add_anticorrelated_noise,
         supports={"random", "complex"},
+        temporaries=2 * SHARED_DRAW,
         stddev=0.1,
         schedules=("stddev",),
     ),

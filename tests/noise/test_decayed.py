@@ -11,9 +11,13 @@ from scipy import stats
 import optax_extras as ox
 from optax_extras._core import gaussian
 
-from specs import spec
+from specs import SHARED_DRAW, spec
 
-NOISE = {"supports": {"random", "complex"}, "eta": 0.01}
+NOISE = {
+    "supports": {"random", "complex"},
+    "temporaries": SHARED_DRAW,
+    "eta": 0.01,
+}
 SGD = {
     "supports": {"random", "complex", "descent"},
     "learning_rate": 0.1,

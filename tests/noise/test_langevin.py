@@ -13,7 +13,7 @@ from sklearn.datasets import load_breast_cancer
 import optax_extras as ox
 from optax_extras._core import gaussian
 
-from specs import spec
+from specs import SHARED_DRAW, spec
 
 LANGEVIN = {
     "supports": {"random", "complex"},
@@ -25,6 +25,7 @@ SPECS = [
     spec(
         ox.add_langevin_noise,
         **LANGEVIN,
+        temporaries=SHARED_DRAW,
         schedules=SCHEDULES,
         expected_failures={
             "learning_rate_of_zero_does_nothing": (
