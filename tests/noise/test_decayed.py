@@ -43,6 +43,7 @@ SPECS = [
         ox.noisy_sgd,
         "nesterov",
         **SGD,
+        temporaries=SHARED_DRAW,
         changes={"formula", "state", "consumers"},
         buffers=1,
         momentum=0.9,
