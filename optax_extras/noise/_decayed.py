@@ -46,7 +46,9 @@ def add_decayed_noise(
         \sigma_t^2 = \frac{\eta}{(1 + t)^\gamma}
 
     :math:`\eta` is a *variance*. Place the noise before the learning rate; any other
-    transformation may follow it.
+    transformation may follow it. The noisy gradient is written to memory once, whatever
+    follows: 4 bytes of temporary memory per float32 parameter. `noisy_sgd` fuses the
+    noise into the step and needs none.
 
     The noise of an element is a pure function of the key, the step, the path of the
     leaf in the tree and the element's index in the whole (unsharded) leaf. It is the
