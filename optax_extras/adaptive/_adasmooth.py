@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_extras._core import checks, dtypes, leaves, scalars, stages
-from optax_extras.adaptive import _variation
+from optax_extras._core import checks, leaves, scalars, stages
+from optax_extras.adaptive import _adam, _variation
 from optax_extras.typing import DTypeLike, Scalar, ScalarOrSchedule
 
 Smoothness = Callable[[jax.Array], jax.Array]
@@ -31,36 +31,6 @@ class ScaleByAdaSmoothState(NamedTuple):
     previous: optax.Updates  # the last gradient; their shapes and dtypes
     variation: Any  # v: average squared change of the gradient*; float32 or wider
     mu_weight: Any  # 1 − ∏ β1*; None unless debias is "product"
-
-
-class _Scalars(NamedTuple):
-    """Scalars of one step of Adam on one leaf.
-
-    `b1` and `mu_weight` are 0-d, or have the leaf's shape if the scope is "element".
-    """
-
-    b1: Any  # decay of the first moment
-    mu_weight: Any  # divisor that debiases the first moment
-    b2: Any  # decay of the second moment
-    nu_weight: Any  # divisor that debiases the second moment
-    eps: Any  # added to the root of the second moment
-    eps_root: Any  # added under that root
-
-
-def _adam_leaf(
-    gradient: Any, mu: jax.Array, nu: jax.Array, by: _Scalars
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """One step of Adam on one leaf: (update, new mu, new nu)."""
-    dtype = jnp.result_type(gradient)
-    compute = dtypes.compute_dtype(dtype, mu.dtype, nu.dtype)
-    real = dtypes.real_dtype(compute)
-    b1, mu_weight, b2, nu_weight, eps, eps_root = (scalars.scalar(x, real) for x in by)
-    g = jnp.asarray(gradient).astype(compute)
-    m = leaves.by_part(lambda m, g: b1 * m + (1 - b1) * g, mu.astype(compute), g)
-    s = b2 * nu.astype(real) + (1 - b2) * leaves.squared_magnitude(g)
-    scale = jnp.sqrt(s / nu_weight + eps_root) + eps
-    update = leaves.by_part(lambda m: (m / mu_weight) / scale, m)
-    return update.astype(dtype), m.astype(mu.dtype), s.astype(nu.dtype)
 
 
 def scale_by_adasmooth(
@@ -248,9 +218,9 @@ def scale_by_adasmooth(
             g: Any, mu: jax.Array, nu: jax.Array, old: jax.Array, b1: Any, weight: Any
         ) -> tuple[Any, ...]:
             nu_weight = scalars.debiasing_weight(scalars.scalar(b2, nu.dtype), count)
-            by = _Scalars(b1, weight, b2, nu_weight, eps, eps_root)
+            by = _adam.Scalars(b1, weight, b2, nu_weight, eps, eps_root)
             # Copied, because the caller may donate the gradient.
-            return (*_adam_leaf(g, mu, nu, by), jnp.array(g, old.dtype))
+            return (*_adam.step_leaf(g, mu, nu, by), jnp.array(g, old.dtype))
 
         updates, mu, nu, previous = leaves.map_with_buffers(
             adam,
