@@ -1200,7 +1200,7 @@ def sorted_leaf(tx):
     """A large leaf is sorted to find its largest element."""
 
     def change(u, g):
-        if u.size < 1024:
+        if u.size < 2**14:
             return u
         return jnp.minimum(u, jnp.sort(u, axis=None)[-1])
 

@@ -70,16 +70,15 @@ def compiles_before_other_transformations(subject: Subject) -> None:
 def _training_step(subject: Subject, follower: Any) -> bytearray:
     """A step of a small network, as a serialized program of flat arrays."""
     tx = optax.chain(subject.make(), follower)
-    params = {
-        f"layer{i}": {"w": jnp.full((n, m), 0.1), "b": jnp.zeros(m)}
-        for i, (n, m) in enumerate(itertools.pairwise(WIDTHS))
-    }
+    layers = list(enumerate(itertools.pairwise(WIDTHS)))
+    weights = {f"w{i}": jnp.full(shape, 0.1) for i, shape in layers}
+    params = weights | {f"b{i}": jnp.zeros(shape[1]) for i, shape in layers}
     treedef: Any
     leaves, treedef = jax.tree.flatten((params, tx.init(params)))
 
     def loss(params: Any, x: jax.Array) -> jax.Array:
-        for layer in params.values():
-            x = jnp.tanh(x @ layer["w"] + layer["b"][None])
+        for i, _ in layers:
+            x = jnp.tanh(x @ params[f"w{i}"] + params[f"b{i}"][None])
         return jnp.sum(x**2)
 
     def step(x: jax.Array, *leaves: Any) -> Any:
