@@ -47,9 +47,11 @@ def map_with_buffers(
     return tuple(treedef.unflatten(column) for column in zip(*rows, strict=True))
 
 
-def fill(updates: Any, buffers: Any) -> Any:
-    """Replaces each None gradient by the leaf of `buffers`."""
-    return jax.tree.map(lambda b, g: b if g is None else g, buffers, updates)
+def fill(updates: Any, others: Any) -> Any:
+    """Replaces each None leaf of `updates` by the leaf of `others`."""
+    return jax.tree.map(
+        lambda g, other: other if g is None else g, updates, others, is_leaf=is_none
+    )
 
 
 def zeros_like(params: Any, dtype: Any = None) -> Any:

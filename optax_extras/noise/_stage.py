@@ -88,12 +88,8 @@ def add_noise(
             noisy = make_noisy(updates)
         else:
             together, alone = gaussian.split_groups(updates)
-            noisy = jax.tree.map(
-                lambda one, other: one if other is None else other,
-                make_noisy(together),
-                opaque(make_noisy, state.count, alone),
-                is_leaf=leaves.is_none,
-            )
+            drawn_alone = opaque(make_noisy, state.count, alone)
+            noisy = leaves.fill(drawn_alone, make_noisy(together))
         return noisy, AddNoiseState(optax.safe_increment(state.count), state.key)
 
     return optax.GradientTransformationExtraArgs(init, update)
