@@ -1,6 +1,7 @@
 """Report of a comparison: two CSV files and a picture, tables or JSON."""
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -35,13 +36,12 @@ def write(comparison: Comparison, folder: Path, caption: str) -> list[Path]:
 
 def to_json(comparison: Comparison, caption: str) -> str:
     """Summaries as JSON, with null for numbers that are not finite."""
-    metric, mode = comparison.goal
+    goal = comparison.goal
     sweep = next(iter(comparison.sweeps.values()))
     found = {
         "caption": caption,
         "task": sweep.task,
-        "metric": metric,
-        "mode": mode,
+        **dataclasses.asdict(goal),
         "target": comparison.target,
         "steps": int(sweep.steps[-1]),
         "seeds": sweep.seeds.tolist(),
@@ -53,7 +53,7 @@ def to_json(comparison: Comparison, caption: str) -> str:
 
 def tables(comparison: Comparison, caption: str) -> list[Table]:
     """Tables of what each optimizer reached and what it cost, for a terminal."""
-    metric, mode = comparison.goal
+    metric, mode = comparison.goal.metric, comparison.goal.mode
     summaries = comparison.summaries()
     others = [name for name in summaries[0].metrics if name != metric]
     note = f"target: {metric} {'≤' if mode == 'min' else '≥'} {comparison.target:.3g}"
@@ -62,7 +62,7 @@ def tables(comparison: Comparison, caption: str) -> list[Table]:
     results = (f"{metric} (all seeds)", *others)
     reached = _table(caption, "best rate", *results, "steps to target")
     reached.caption = f"medians of seeds; {note}"
-    cost = _table("", "diverged", "state B/param", "µs/step")
+    cost = _table("", "diverged", "state B/param")
     for summary in summaries:
         ever = math.isfinite(summary.steps_to_target)
         reached.add_row(
@@ -77,7 +77,6 @@ def tables(comparison: Comparison, caption: str) -> list[Table]:
             summary.optimizer,
             f"{summary.diverged}/{summary.trials}",
             f"{summary.state_bytes_per_parameter:.1f}",
-            f"{summary.microseconds_per_step:.1f}",
         )
     return [reached, cost]
 

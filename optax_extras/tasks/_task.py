@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, get_args
 
 import jax
 
@@ -12,18 +12,38 @@ from optax_extras.tasks._batches import Batches
 Mode = Literal["min", "max"]
 
 
-class Goal(NamedTuple):
-    """Metric by which optimizers are compared, after their last step.
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """Metrics that choose hyperparameters and judge the choice, after the last step.
+
+    A metric is one of the task's metrics; or ``"loss"``, the mean loss of the
+    mini-batches since the last evaluation; or ``"mean_loss"``, that since the first
+    step.
 
     Attributes:
-      metric: one of the task's metrics; or ``"loss"``, the mean loss of the
-        mini-batches since the last evaluation; or ``"mean_loss"``, that since the first
-        step.
+      metric: metric by which hyperparameters are chosen, such as a validation loss.
       mode: ``"min"`` if low values are better, ``"max"`` if high values are.
+      reported: metric of the same mode by which optimizers are then compared, such as a
+        test loss; by default ``metric``.
+
+    Raises:
+      TypeError: a metric is not a string.
+      ValueError: the mode is neither ``"min"`` nor ``"max"``.
     """
 
     metric: str = "loss"
     mode: Mode = "min"
+    reported: str = ""
+
+    def __post_init__(self) -> None:
+        """Checks the fields, and lets `reported` be `metric` where it is not given."""
+        object.__setattr__(self, "reported", self.reported or self.metric)
+        for name in ("metric", "reported"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise TypeError(f"`{name}` must be the name of a metric, got {value!r}")
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"`mode` must be 'min' or 'max', got {self.mode!r}")
 
 
 _LOSS = Goal()
@@ -40,7 +60,10 @@ class Task:
         `Batches`.
       loss: maps parameters, a mini-batch and the step's key to the scalar to minimise.
       evaluate: maps parameters to named scalars, the task's metrics.
-      goal: metric by which optimizers are compared.
+      goal: metrics by which hyperparameters are chosen and optimizers are compared.
+
+    Raises:
+      TypeError: an attribute is of another type.
     """
 
     name: str
@@ -49,3 +72,15 @@ class Task:
     loss: Callable[[Any, Any, jax.Array], jax.Array]
     evaluate: Callable[[Any], dict[str, jax.Array]]
     goal: Goal = _LOSS
+
+    def __post_init__(self) -> None:
+        """Checks the types of the attributes."""
+        function: Any = Callable
+        kinds = {"name": str, "init": function, "batches": Batches, "loss": function}
+        kinds |= {"evaluate": function, "goal": Goal}
+        for name, kind in kinds.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise TypeError(
+                    f"`{name}` of a Task must be a {kind.__name__}, got {value!r}"
+                )

@@ -51,15 +51,18 @@ class Chunks:
         """Appends a chunk, of which rows beyond the grid are dropped, and saves all."""
         kept = len(self._grid) - self.finished
         metrics = {name: values[:kept] for name, values in part.metrics.items()}
-        self._parts.append(Measured(metrics, part.losses[:kept], part.seconds))
+        self._parts.append(
+            Measured(
+                metrics, part.losses[:kept], part.initial_losses[:kept], part.seconds
+            )
+        )
         if self._path is not None and jax.process_index() == 0:
             self.result().save(self._path)
 
     def result(self) -> SweepResult:
         """Result of the finished rows, of which there must be some."""
-        metrics, losses = jax.tree.map(
-            lambda *x: np.concatenate(x),
-            *((part.metrics, part.losses) for part in self._parts),
+        metrics, losses, initial_losses = jax.tree.map(
+            lambda *x: np.concatenate(x), *(part[:3] for part in self._parts)
         )
         return SweepResult(
             task=self._task.name,
@@ -69,6 +72,7 @@ class Chunks:
             steps=self._grid.steps,
             metrics=metrics,
             losses=losses,
+            initial_losses=initial_losses,
             compile_seconds=self.compile_seconds,
             run_seconds=sum(part.seconds for part in self._parts),
             state_bytes_per_parameter=self.state_bytes_per_parameter,
@@ -90,7 +94,11 @@ class Chunks:
                     f"`resume` is the file of another sweep: its {name} are {theirs},"
                     f" not {ours}"
                 )
-        self._parts = [Measured(found.metrics, found.losses, found.run_seconds)]
+        self._parts = [
+            Measured(
+                found.metrics, found.losses, found.initial_losses, found.run_seconds
+            )
+        ]
         self.compile_seconds = found.compile_seconds
         self.state_bytes_per_parameter = found.state_bytes_per_parameter
 

@@ -34,7 +34,6 @@ class Summary(NamedTuple):
       diverged: number of trials of the whole grid that diverged.
       trials: number of trials of the whole grid.
       state_bytes_per_parameter: size of the optimizer's state.
-      microseconds_per_step: run time divided by the updates of all trials.
     """
 
     optimizer: str
@@ -48,7 +47,6 @@ class Summary(NamedTuple):
     diverged: int
     trials: int
     state_bytes_per_parameter: float
-    microseconds_per_step: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +157,6 @@ class Comparison:
             diverged=int(sweep.diverged().sum()),
             trials=sweep.diverged().size,
             state_bytes_per_parameter=sweep.state_bytes_per_parameter,
-            microseconds_per_step=1e6 * sweep.seconds_per_step,
         )
 
     def plot(self, title: str | None = None) -> "Figure":

@@ -23,6 +23,7 @@ class Measured(NamedTuple):
 
     metrics: dict[str, np.ndarray[Any, Any]]  # each (rows, seeds, evaluations)
     losses: np.ndarray[Any, Any]  # (rows, seeds, evaluations − 1)
+    initial_losses: np.ndarray[Any, Any]  # (rows, seeds)
     seconds: float
 
 
@@ -34,7 +35,8 @@ class CompiledTrials:
       init: maps seeds to initial parameters.
       plan: maps seeds and a first step to the plan of the next mini-batches.
       start: maps parameters, hyperparameters and seeds to the carry of the scan.
-      advance: runs ``eval_every`` steps; its first argument, the carry, is donated.
+      advance: runs ``eval_every`` steps, and returns the carry, their mean loss and the
+        first of their losses; its first argument, the carry, is donated.
       evaluate: maps parameters to metrics.
       eval_every: steps between evaluations.
       bytes_needed: peak memory on each device.
@@ -67,19 +69,21 @@ class CompiledTrials:
         """
         started = time.perf_counter()
         carry = self.start(self.init(seeds), values, seeds)
-        metrics, losses = [_fetch(self.evaluate(carry[0]))], []
+        metrics, losses, firsts = [_fetch(self.evaluate(carry[0]))], [], []
         for number in range(0, steps, self.eval_every):
             first = jnp.int32(number)
             plan = self.plan(seeds, first)
-            carry, loss = self.advance(
+            carry, loss, first_loss = self.advance(
                 carry, values, seeds, plan, first, jnp.int32(steps)
             )
             metrics.append(_fetch(self.evaluate(carry[0])))
             losses.append(_fetch(loss))
+            firsts.append(first_loss)
             report(min(number + self.eval_every, steps))
         return Measured(
             jax.tree.map(lambda *x: np.stack(x, axis=-1), *metrics),
             np.stack(losses, axis=-1),
+            _fetch(firsts[0]),
             time.perf_counter() - started,
         )
 
@@ -148,7 +152,8 @@ class Trials:
 
             numbers = first + jnp.arange(eval_every, dtype=jnp.int32)
             carry, losses = jax.lax.scan(guarded, carry, (numbers, plan))
-            return carry, jnp.sum(losses) / jnp.minimum(eval_every, steps - first)
+            mean = jnp.sum(losses) / jnp.minimum(eval_every, steps - first)
+            return carry, mean, losses[0]
 
         # Seeds are the inner axis: all rows share the initial parameters and the plan.
         self._start = jax.jit(

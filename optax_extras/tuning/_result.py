@@ -13,7 +13,10 @@ from optax_extras.tuning._drawing import draw_band, new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FORMAT = 1
+_FORMAT = 2
+
+# Rise of the loss, in multiples of what it starts at or falls by, of a diverged trial.
+_DIVERGENCE = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,7 @@ class SweepResult:
       steps: updates done at each evaluation; int, shape (E,).
       metrics: the task's metrics by name, each of shape (R, S, E).
       losses: mean loss of the mini-batches between evaluations, (R, S, E − 1).
+      initial_losses: loss of the first mini-batch at the initial parameters, (R, S).
       compile_seconds: time to trace and compile the finished chunks.
       run_seconds: time to run and evaluate the finished chunks.
       state_bytes_per_parameter: size of the optimizer's state.
@@ -43,6 +47,7 @@ class SweepResult:
     steps: np.ndarray[Any, Any]
     metrics: dict[str, np.ndarray[Any, Any]]
     losses: np.ndarray[Any, Any]
+    initial_losses: np.ndarray[Any, Any]
     compile_seconds: float
     run_seconds: float
     state_bytes_per_parameter: float
@@ -96,7 +101,7 @@ class SweepResult:
         Args:
           metric: one that `curves` knows; by default that of the task's goal.
           mode: ``"min"`` if low values are better, ``"max"`` if high values are. It may
-            be omitted for the goal's metric and for losses that the task minimises,
+            be omitted for the goal's metrics and for losses that the task minimises,
             ``"loss"`` and ``"mean_loss"``.
 
         Raises:
@@ -111,7 +116,8 @@ class SweepResult:
         values = self.final(metric)
         if mode is None:
             known: dict[str, Mode] = {"loss": "min", "mean_loss": "min"}
-            mode = (known | dict([self.goal])).get(metric)
+            known[self.goal.metric] = known[self.goal.reported] = self.goal.mode
+            mode = known.get(metric)
         if mode not in ("min", "max"):
             raise ValueError(
                 f"`mode` must be 'min' or 'max' for metric {metric!r}, got {mode!r}"
@@ -121,10 +127,21 @@ class SweepResult:
         return int(np.argmin(np.median(worst, axis=1)))
 
     def diverged(self) -> np.ndarray[Any, Any]:
-        """Whether the last loss or metric of a trial is not finite, (R, S)."""
-        ends = [self.losses[..., -1], *(m[..., -1] for m in self.metrics.values())]
-        finite: np.ndarray[Any, Any] = np.all(np.isfinite(ends), axis=0)
-        return ~finite
+        """Whether each trial diverged, (R, S).
+
+        A trial diverged if its last loss or a last metric is not finite, or if the last
+        loss is far above the first: by more than ten times the size of the first loss
+        or the fall of the best trial, whichever is larger (medians over all trials).
+        """
+        last = self.losses[..., -1]
+        ends = [last, *(m[..., -1] for m in self.metrics.values())]
+        finite = np.all(np.isfinite(ends), axis=0)
+        with np.errstate(invalid="ignore"):
+            first = np.median(self.initial_losses)
+            fall = first - np.min(last, where=finite, initial=first)
+            limit = first + _DIVERGENCE * np.maximum(abs(first), fall)
+            gone: np.ndarray[Any, Any] = ~finite | (last > limit)
+        return gone
 
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
         """Columns of a table with a row for every trial and evaluation.
@@ -234,7 +251,7 @@ class SweepResult:
         head = {
             "format": _FORMAT,
             "task": self.task,
-            "goal": self.goal,
+            "goal": dataclasses.astuple(self.goal),
             "compile_seconds": self.compile_seconds,
             "run_seconds": self.run_seconds,
             "state_bytes_per_parameter": self.state_bytes_per_parameter,
@@ -250,6 +267,7 @@ class SweepResult:
                 seeds=self.seeds,
                 steps=self.steps,
                 losses=self.losses,
+                initial_losses=self.initial_losses,
                 **arrays,
             )
         unfinished.replace(path)
@@ -278,5 +296,6 @@ class SweepResult:
             steps=arrays["steps"],
             metrics=groups["metric"],
             losses=arrays["losses"],
+            initial_losses=arrays["initial_losses"],
             **head,
         )

@@ -1,5 +1,7 @@
 """Bundled tasks: their functions, data and arguments, and that they can be trained."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from scipy import optimize
 
 from optax_extras import tasks
-from optax_extras.tasks import TASKS, Task, load_task
+from optax_extras.tasks import TASKS, Goal, Task, load_task, quadratic
 
 from plain_loop import train
 
@@ -161,3 +163,26 @@ def test_a_users_own_task(tmp_path, monkeypatch):
 def test_bad_arguments(make, arguments, message):
     with pytest.raises(ValueError, match=message):
         make(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": 3}, "`name` of a Task must be a str, got 3"),
+        ({"goal": "value"}, "`goal` of a Task must be a Goal, got 'value'"),
+        ({"batches": [1]}, r"`batches` of a Task must be a Batches, got \[1\]"),
+        ({"evaluate": None}, "`evaluate` of a Task must be a Callable, got None"),
+    ],
+)
+def test_a_task_names_what_is_of_another_type(changes, message):
+    with pytest.raises(TypeError, match=message):
+        dataclasses.replace(quadratic(), **changes)
+
+
+def test_a_goal_reports_the_metric_that_chooses_unless_told():
+    assert Goal("value").reported == "value"
+    assert Goal("validation_loss", reported="test_loss").metric == "validation_loss"
+    with pytest.raises(TypeError, match="`metric` must be the name of a metric, got 3"):
+        Goal(3)
+    with pytest.raises(ValueError, match="`mode` must be 'min' or 'max', got 'least'"):
+        Goal("value", "least")

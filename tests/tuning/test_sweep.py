@@ -198,6 +198,7 @@ def test_best_is_of_the_median():
         steps=np.array([0, 1]),
         metrics={"m": -losses},
         losses=losses,
+        initial_losses=np.ones((2, 3)),
         compile_seconds=1.0,
         run_seconds=12.0,
         state_bytes_per_parameter=0.0,
@@ -214,6 +215,36 @@ def test_best_is_of_the_median():
     assert other.best("m", "max") == {"lr": 2.0}
     with pytest.raises(ValueError, match="'min' or 'max' for metric 'm', got None"):
         other.best("m")
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "gone"),
+    [
+        ([2.0, 2.0], [1.0, 22.1], [False, True]),  # ten times the first loss
+        ([2.0, 2.0], [1.0, 21.9], [False, False]),
+        ([-0.1, -0.1], [-5.0, 40.0], [False, False]),  # within ten falls of the best
+        ([-0.1, -0.1], [-5.0, 50.0], [False, True]),
+        ([0.0, 0.0], [-1.0, np.nan], [False, True]),
+        ([np.inf, np.inf], [1.0, 1e30], [False, False]),
+        ([np.nan, np.nan], [1.0, np.inf], [False, True]),
+    ],
+)
+def test_losses_far_above_the_first_count_as_diverged(first, last, gone):
+    result = run(grid={"learning_rate": [0.1]}, steps=1, seeds=2)
+    found = dataclasses.replace(
+        result,
+        initial_losses=np.array([first]),
+        losses=np.array(last)[None, :, None],
+    )
+    np.testing.assert_array_equal(found.diverged(), [gone])
+
+
+def test_the_first_loss_is_that_of_the_initial_parameters():
+    result = run(eval_every=1, steps=2, trials_at_once=2)
+    np.testing.assert_array_equal(result.initial_losses, result.losses[..., 0])
+    later = run(eval_every=2, steps=2)
+    np.testing.assert_allclose(later.initial_losses, result.initial_losses, rtol=1e-6)
+    assert (result.losses[..., 1] != result.initial_losses).all()
 
 
 def test_progress_ends_at_the_total():
