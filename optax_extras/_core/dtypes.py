@@ -31,6 +31,16 @@ def buffer_dtype(leaf: Any, dtype: Any) -> Any:
     return dtype
 
 
+def as_stored(x: jax.Array, buffer: Any, update: Any) -> jax.Array:
+    """Rounds `x` as its half-precision buffer does, if the update has that dtype too.
+
+    XLA then computes the update from what it has just written to the buffer. From the
+    wider value, it computes both from the old buffer, and copies that one first.
+    """
+    half = buffer == update and jnp.dtype(buffer).itemsize < 4
+    return x.astype(buffer).astype(x.dtype) if half else x
+
+
 def statistic_dtype(tree: Any) -> Any:
     """The dtype of scalar statistics: float64 if any leaf has it, else float32."""
     dtypes = [real_dtype(jnp.result_type(leaf)) for leaf in jax.tree.leaves(tree)]

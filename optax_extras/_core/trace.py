@@ -33,7 +33,7 @@ def advance(gradient: Any, trace: jax.Array, by: Coefficients) -> tuple[Any, Any
     def step(g: jax.Array, m: jax.Array) -> tuple[jax.Array, jax.Array]:
         g = gain * g
         m = g + decay * m
-        u = carried * m
+        u = carried * dtypes.as_stored(m, trace.dtype, dtype)
         if by.direct is not None:
             u = by.direct.astype(real) * g + u
         if by.divisor is not None:

@@ -36,5 +36,6 @@ def step_leaf(
     m = leaves.by_part(lambda m, g: b1 * m + (1 - b1) * g, mu.astype(compute), g)
     s = b2 * nu.astype(real) + (1 - b2) * leaves.squared_magnitude(g)
     scale = jnp.sqrt(s / nu_weight + eps_root) + eps
-    update = leaves.by_part(lambda m: (m / mu_weight) / scale, m)
+    stored = dtypes.as_stored(m, mu.dtype, dtype)
+    update = leaves.by_part(lambda m: (m / mu_weight) / scale, stored)
     return update.astype(dtype), m.astype(mu.dtype), s.astype(nu.dtype)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_extras._core import checks, leaves, scalars, stages
+from optax_extras._core.opaque import barrier
 from optax_extras.adaptive import _adam, _variation
 from optax_extras.typing import DTypeLike, Scalar, ScalarOrSchedule
 
@@ -207,26 +208,38 @@ def scale_by_adasmooth(
         count = optax.safe_increment(state.count)
         variation = next_variation(state, updates)
         b1 = jax.tree.map(first_moment_decay, variation)
+        # A second kernel computes the decay anew: a barrier keeps XLA from writing the
+        # decay of each element to memory for both.
+        again = jax.tree.map(first_moment_decay, barrier(variation))
         if debias == "product":
-            mu_weight = jax.tree.map(lambda b, w: b * w + (1 - b), b1, state.mu_weight)
+            mu_weight = jax.tree.map(
+                lambda b, w: b * w + (1 - b), again, state.mu_weight
+            )
             divisor = mu_weight
         else:
             mu_weight = None
-            divisor = jax.tree.map(lambda b: scalars.debiasing_weight(b, count), b1)
+            divisor = jax.tree.map(lambda b: scalars.debiasing_weight(b, count), again)
 
         def adam(
-            g: Any, mu: jax.Array, nu: jax.Array, old: jax.Array, b1: Any, weight: Any
+            g: Any,
+            mu: jax.Array,
+            nu: jax.Array,
+            old: jax.Array,
+            v: Any,
+            b1: Any,
+            weight: Any,
         ) -> tuple[Any, ...]:
             nu_weight = scalars.debiasing_weight(scalars.scalar(b2, nu.dtype), count)
             by = _adam.Scalars(b1, weight, b2, nu_weight, eps, eps_root)
-            # Copied, because the caller may donate the gradient.
-            return (*_adam.step_leaf(g, mu, nu, by), jnp.array(g, old.dtype))
+            # Never true, as v >= 0; XLA then reads `old` for v before it overwrites it.
+            kept = jnp.where(v < -1, 0, jnp.asarray(g).astype(old.dtype))
+            return (*_adam.step_leaf(g, mu, nu, by), kept)
 
         updates, mu, nu, previous = leaves.map_with_buffers(
             adam,
             updates,
             (state.mu, state.nu, state.previous),
-            [_variation.per_leaf(x, scope, state.mu) for x in (b1, divisor)],
+            [_variation.per_leaf(x, scope, state.mu) for x in (variation, b1, divisor)],
         )
         return updates, ScaleByAdaSmoothState(
             count, mu, nu, previous, variation, mu_weight

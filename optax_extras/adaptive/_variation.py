@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from optax_extras._core import dtypes, leaves
+from optax_extras._core.opaque import barrier
 
 SCOPES = ("tree", "leaf", "element")
 
@@ -32,23 +33,27 @@ def change(
 
     A None gradient counts as unchanged.
     """
-    updates = leaves.fill(updates, previous)
+    # Each sum reads the gradients behind barriers of its own. Otherwise XLA writes what
+    # it shares with another kernel to memory, converted to float32.
+    gradients = jax.tree.map(barrier, (previous, leaves.fill(updates, previous)))
 
-    def pooled(squares: Callable[[jax.Array, jax.Array], jax.Array]) -> Any:
+    def pooled(
+        squares: Callable[[jax.Array, jax.Array], jax.Array], gradients: Any
+    ) -> Any:
         def leaf(old: jax.Array, new: Any) -> jax.Array:
             new = jnp.asarray(new)
             compute = dtypes.compute_dtype(old.dtype, new.dtype)
             return squares(old.astype(compute), new.astype(compute))
 
-        return jax.tree.map(
-            _finite, _pool(jax.tree.map(leaf, previous, updates), scope)
-        )
+        return jax.tree.map(_finite, _pool(jax.tree.map(leaf, *gradients), scope))
 
     squared = leaves.squared_magnitude
-    difference = pooled(lambda old, new: squared(new - old))
+    difference = pooled(lambda old, new: squared(new - old), gradients)
     if not normalize:
         return difference
-    magnitude = pooled(lambda old, new: squared(new) + squared(old))
+    magnitude = pooled(
+        lambda old, new: squared(new) + squared(old), jax.tree.map(barrier, gradients)
+    )
     return jax.tree.map(lambda d, m: d / jnp.where(m > 0, m, 1), difference, magnitude)
 
 
