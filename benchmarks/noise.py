@@ -9,11 +9,8 @@ small network, with and without noise in front.
 """
 
 import argparse
-import dataclasses
 import itertools
-import statistics
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,6 +19,8 @@ import optax
 
 import optax_extras
 from optax_extras.testing import Spec, StepArguments, aliases_of
+
+from measuring import Prepared, leaf, prepare, size, take_turns, transformer
 
 try:
     import torch
@@ -65,61 +64,6 @@ def behind_noise(name: str) -> Methods:
     }
 
 
-@dataclasses.dataclass
-class Prepared:
-    """A method on a workload: a function that takes one step, and its compile costs."""
-
-    step: Callable[[], None]
-    trace: float
-    compile: float
-    temporary: int
-    parameters: int
-    times: list[float] = dataclasses.field(default_factory=list)
-
-
-def transformer(layers: int, d: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Twelve leaves per layer: four d×d, one d×4d, one 4d×d and six vectors."""
-    shapes = [(d, d)] * 4 + [(d, 4 * d), (4 * d, d)] + [(d,)] * 6
-    return {
-        f"layer{i}/{j}": jax.ShapeDtypeStruct(shape, jnp.float32)
-        for i in range(layers)
-        for j, shape in enumerate(shapes)
-    }
-
-
-def leaf(log2: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """One leaf of 2**log2 elements, a matrix with 1024 columns."""
-    return {"w": jax.ShapeDtypeStruct((2**log2 // 1024, 1024), jnp.float32)}
-
-
-def prepare(optimizer: optax.GradientTransformation, tree: Any, dtype: Any) -> Prepared:
-    """Compiles a step of an optimizer, with donated buffers, for a tree of shapes."""
-    params = jax.tree.map(lambda s: jnp.zeros(s.shape, dtype), tree)
-    grads = jax.tree.map(lambda s: jnp.ones(s.shape, dtype), tree)
-    carry = [params, optimizer.init(params)]
-
-    def step(params: Any, state: Any, grads: Any) -> Any:
-        updates, state = optimizer.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
-
-    started = time.perf_counter()
-    lowered = jax.jit(step, donate_argnums=(0, 1)).lower(*carry, grads)
-    traced = time.perf_counter()
-    compiled = lowered.compile()
-    finished = time.perf_counter()
-
-    def run() -> None:
-        carry[:] = jax.block_until_ready(compiled(*carry, grads))
-
-    return Prepared(
-        run,
-        traced - started,
-        finished - traced,
-        compiled.memory_analysis().temp_size_in_bytes,
-        sum(p.size for p in jax.tree.leaves(params)),
-    )
-
-
 def prepare_noise(tree: Any, dtype: Any) -> Prepared:
     """Compiles noise alone; it writes the noisy gradients into new memory."""
     grads = jax.tree.map(lambda s: jnp.ones(s.shape, dtype), tree)
@@ -134,6 +78,7 @@ def prepare_noise(tree: Any, dtype: Any) -> Prepared:
         traced - started,
         time.perf_counter() - traced,
         compiled.memory_analysis().temp_size_in_bytes,
+        2 * size(grads),
         sum(g.size for g in jax.tree.leaves(grads)),
     )
 
@@ -152,7 +97,7 @@ def prepare_torch(tree: Any, dtype: Any) -> Prepared:
             grad.add_(torch.randn_like(grad), alpha=sigma)
             param.add_(grad, alpha=-RATE)
 
-    return Prepared(run, 0.0, 0.0, 0, sum(p.numel() for p in params))
+    return Prepared(run, parameters=sum(p.numel() for p in params))
 
 
 def measure(
@@ -164,15 +109,10 @@ def measure(
         prepared["noise into memory"] = prepare_noise(tree, dtype)
     elif torch is not None:
         prepared["torch"] = prepare_torch(tree, dtype)
-    for _ in range(rounds):
-        for method in prepared.values():
-            method.step()  # untimed: the caches hold the previous method's data
-            started = time.perf_counter()
-            method.step()
-            method.times.append(time.perf_counter() - started)
+    take_turns(prepared.values(), rounds)
     peer = next(iter(prepared.values()))
     for name, method in prepared.items():
-        run, reference = (statistics.median(m.times) for m in (method, peer))
+        run, reference = method.median, peer.median
         compiled = name != "torch"
         cells = [
             f"{1000 * run:.2f} ms",
