@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import AxisType
 
 from optax_extras._core.opaque import barrier, opaque
 
@@ -141,7 +142,7 @@ class _Kind(NamedTuple):
 
 def _kind(leaf: Any) -> _Kind:
     sharding = jax.typeof(leaf).sharding
-    explicit = jax.sharding.AxisType.Explicit in sharding.mesh.axis_types
+    explicit = AxisType.Explicit in sharding.mesh.axis_types
     return _Kind(
         jnp.shape(leaf), jnp.iscomplexobj(leaf), sharding if explicit else None
     )
@@ -150,17 +151,26 @@ def _kind(leaf: Any) -> _Kind:
 def _groups(tree: Any) -> dict[_Kind, list[int]]:
     """Positions of the leaves that one generator draws together, by kind.
 
-    Drawing a kind at once compiles faster and needs memory for the noise. Large leaves
-    and leaves that are the only one of their kind are drawn alone. With several devices
-    every leaf is, because leaves of one kind may be sharded in different ways.
+    Drawing a kind at once compiles faster and needs memory for the noise. Large leaves,
+    leaves that are the only one of their kind, and leaves whose layout over several
+    devices is not known are drawn alone.
     """
-    if jax.device_count() > 1:
-        return {}
     kinds: dict[_Kind, list[int]] = {}
     for i, leaf in enumerate(jax.tree.leaves(tree)):
-        if math.prod(jnp.shape(leaf)) < _LARGE:
+        if math.prod(jnp.shape(leaf)) < _LARGE and _layout_is_known(leaf):
             kinds.setdefault(_kind(leaf), []).append(i)
     return {kind: i for kind, i in kinds.items() if len(i) > 1}
+
+
+def _layout_is_known(leaf: Any) -> bool:
+    """Whether tracing tells how a leaf is sharded.
+
+    It does on one device, inside a `jax.shard_map` over all axes, and on an explicit
+    mesh. The compiler alone knows the sharding over an Auto axis: leaves of one shape
+    may then be sharded in different ways, which a common draw would have to exchange.
+    """
+    axes = jax.typeof(leaf).sharding.mesh.axis_types
+    return jax.device_count() == 1 or bool(axes) and AxisType.Auto not in axes
 
 
 def _draw(words: jax.Array, kind: _Kind) -> jax.Array:
