@@ -12,6 +12,7 @@ from optax_extras.noise import _stage
 from optax_extras.typing import AxisName, KeyLike, ScalarOrSchedule
 
 
+@checks.requires_key
 def add_anticorrelated_noise(
     stddev: ScalarOrSchedule,
     *,
@@ -112,6 +113,7 @@ def _noise(
     )
 
 
+@checks.requires_key
 def anti_pgd(
     learning_rate: ScalarOrSchedule, stddev: ScalarOrSchedule, *, key: KeyLike
 ) -> optax.GradientTransformationExtraArgs:

@@ -23,6 +23,7 @@ def _deviation(
     return jnp.sqrt(scalars.evaluate(eta, count, dtype)) * steps ** (-power / 2)
 
 
+@checks.requires_key
 def add_decayed_noise(
     eta: ScalarOrSchedule = 0.01,
     gamma: Scalar = 0.55,
@@ -130,6 +131,7 @@ def _noise(
     )
 
 
+@checks.requires_key
 def noisy_sgd(
     learning_rate: ScalarOrSchedule,
     eta: ScalarOrSchedule = 0.01,
