@@ -97,9 +97,11 @@ def section(
     if control is not None:
         outcome += f"The lines pass with `{control.path}`."
     elif passing:
-        outcome += f"**The lines of `{check.name}` pass with no alias that passes it.**"
+        outcome += (
+            f"**The lines of `{check.name}` pass with no optimizer that passes it.**"
+        )
     else:
-        outcome += "No alias passes this check."
+        outcome += "No optimizer passes this check."
     if missing:
         outcome += f"\n\n**Not reproduced: {check.name} of {listed(missing)}.**"
     held, _, rest = check.documentation.partition("Why:")

@@ -123,8 +123,8 @@ def _counted(severity: str, plural: str, aliases: list[Alias]) -> str:
     whole = sum(not alias.failures(severity) for alias in aliases)
     often = [f"[{name}](#{name}) ({n})" for name, n in failing.most_common(3)]
     return (
-        f"{held} {plural}.** {whole} of {len(aliases)} optimizers keep all of them."
-        f" The others have {failing.total()} failures, in {len(failing)} of the {held}"
+        f"{held} {plural}.** {whole or 'None'} of the {len(aliases)} optimizers pass"
+        f" all of them. There are {failing.total()} failures, in {len(failing)} of them"
         f"{', most often in ' if often else ''}{', '.join(often)}."
     )
 
