@@ -5,15 +5,19 @@ checked for shape and dtype only: reading a value would block until the device h
 computed it, and a tracer has no value.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from optax_extras._core.leaves import is_none
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def number(
@@ -140,6 +144,25 @@ def floating_dtype(name: str, value: Any) -> Any:
     return jax.dtypes.canonicalize_dtype(dtype)
 
 
+def requires_key(factory: Callable[P, T]) -> Callable[P, T]:
+    """Makes a factory that draws say what to pass if it is called without `key`.
+
+    optax's factories also take the key by position or as `seed`.
+    """
+
+    @functools.wraps(factory)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if "key" not in kwargs:
+            instead = ", in place of `seed`" if "seed" in kwargs else ""
+            raise TypeError(
+                f"`{factory.__name__}` needs the keyword argument `key`{instead}: an"
+                " int, or a key from `jax.random.key`"
+            )
+        return factory(*args, **kwargs)
+
+    return call
+
+
 def check_gradients(updates: Any, buffers: Any) -> None:
     """Raises unless `updates` are inexact and fit the state's `buffers`."""
     check_inexact("updates", updates)
@@ -161,8 +184,9 @@ def check_inexact(name: str, tree: Any) -> None:
             what = f"dtype {dtype}" if dtype is not None else repr(leaf)
             raise TypeError(
                 f"`{name}` must have floating-point or complex leaves of 16 bits or"
-                f" more, got {what} at"
-                f" {_show(path)}; exclude such leaves with `optax.masked`"
+                f" more, got {what} at {_show(path)}; exclude such leaves with"
+                " `optax.masked`, or those of an Equinox model with `eqx.filter(model,"
+                " eqx.is_inexact_array)` and `eqx.filter_grad`"
             )
 
 

@@ -25,8 +25,8 @@ def inverse_time_decay(
         \eta_t = \frac{\eta_0}{1 + k\, t / T}
 
     The sum of the rates diverges and the sum of their squares converges: Robbins and
-    Monro's condition for stochastic descent to converge. The decay is slow; for a fixed
-    number of steps, a cosine schedule usually ends at a lower loss.
+    Monro's condition for stochastic descent to converge. The decay is slow: to divide
+    the rate by n takes (n − 1) T / k steps.
 
     Args:
       init_value: the rate at t = 0, at least 0.
