@@ -137,8 +137,8 @@ def test_chunks_on_many_devices_give_what_one_gives(make):
 
 
 def test_only_a_method_with_another_point_costs_a_program_and_memory():
-    def compiled(make, points=Points()):
-        trials = Trials(task, make, 5, None, points)
+    def compiled(make, **points):
+        trials = Trials(task, make, 5, None, Points(**points))
         return trials.compile({"learning_rate": jnp.ones(1)}, jnp.zeros(1, jnp.uint32))
 
     task = Task(
@@ -152,7 +152,7 @@ def test_only_a_method_with_another_point_costs_a_program_and_memory():
     assert plain.point is None
     assert compiled(ox.nesterov_lookahead).point is None
     assert free.point is not None
-    halved = compiled(optax.sgd, Points(eval_params=half))
+    halved = compiled(optax.sgd, eval_params=half)
     assert halved.bytes_needed == plain.bytes_needed + 1_000_000
     assert free.bytes_needed >= plain.bytes_needed + 2_000_000  # z and the average
 
@@ -209,9 +209,10 @@ MISTAKES = [
 @pytest.mark.parametrize("name", ["gradient_params", "eval_params"])
 @pytest.mark.parametrize(("function", "error", "message"), MISTAKES)
 def test_wrong_functions(name, function, error, message):
-    with pytest.raises(error, match=rf"(?s)`{name}`|{message}") as found:
+    with pytest.raises(error, match=message) as found:
         run(optax.adam, **{name: function})
-    found.match(message)
+    notes = getattr(found.value, "__notes__", [])
+    assert f"`{name}`" in " ".join([str(found.value), *notes])
 
 
 @pytest.mark.parametrize(("function", "error", "message"), MISTAKES)
