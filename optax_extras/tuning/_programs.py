@@ -194,9 +194,12 @@ class Trials:
             ),
             jax.eval_shape(self._start, init, values, seeds),
         )
+        point, kept = None, _size(state)
+        if self._points.evaluated_elsewhere(state):
+            point = self._point.lower(state, params).compile()
+            kept += _size(params)
         advance = self._advance.lower(carry, values, seeds, plan, first, first)
-        programs: dict[str, Any] = {
-            "point": None,
+        programs = {
             "advance": advance.compile(),
             "evaluate": self._task.evaluate.lower(params).compile(),
             "plan": self._task.plan.lower(seeds, first).compile(),
@@ -204,20 +207,17 @@ class Trials:
             "start": self._start.lower(init, values, seeds).compile(),
         }
         devices = 1 if self._sharding is None else self._sharding.num_devices
-        state_bytes = kept = _size(state)
-        if self._points.evaluated_elsewhere(state):
-            programs["point"] = self._point.lower(state, params).compile()
-            kept += _size(params)
         return CompiledTrials(
             **programs,
+            point=point,
             eval_every=self._eval_every,
             # What training goes on with stays in memory during the evaluation.
             bytes_needed=max(
                 _bytes(programs["advance"]),
-                _bytes(programs["point"]),
+                _bytes(point),
                 _bytes(programs["evaluate"]) + kept // devices,
             ),
-            state_bytes_per_parameter=state_bytes
+            state_bytes_per_parameter=_size(state)
             / sum(p.size for p in jax.tree.leaves(params)),
         )
 

@@ -25,25 +25,31 @@ def check_task(task: Task) -> None:
         plan's entries are not stacked, a metric has a reserved name, or the goal has an
         unknown metric.
     """
+    raised: list[Exception] = []
 
     def trace(key: jax.Array, start: jax.Array) -> None:
-        params = _call(task, "init", task.init, key=key)
-        _check_params(task, params)
-        length = f"number of steps, {_PLANNED}"
-        plan = _call(
-            task,
-            "batches.plan",
-            task.batches.plan,
-            **{"key": key, "first step": start, length: _PLANNED},
-        )
-        _check_plan(task, plan)
-        entry = jax.tree.map(lambda x: x[0], plan)
-        batch = _call(task, "batches.take", task.batches.take, entry=entry)
-        given = {"parameters": params, "mini-batch": batch, "key": key}
-        _check_loss(task, _call(task, "loss", task.loss, **given))
-        _check_metrics(task, _call(task, "evaluate", task.evaluate, parameters=params))
+        # Raised outside, an exception has no frames and no remarks of JAX's.
+        try:
+            _check(task, key, start)
+        except Exception as error:
+            raised.append(error)
 
     jax.eval_shape(trace, jax.random.key(0), jnp.int32(0))
+    for error in raised:
+        raise error
+
+
+def _check(task: Task, key: jax.Array, start: jax.Array) -> None:
+    params = _call(task, "init", task.init, key=key)
+    _check_params(task, params)
+    steps = {"key": key, "first step": start, "number of steps": _PLANNED}
+    plan = _call(task, "batches.plan", task.batches.plan, **steps)
+    _check_plan(task, plan)
+    entry = jax.tree.map(lambda x: x[0], plan)
+    batch = _call(task, "batches.take", task.batches.take, entry=entry)
+    given = {"parameters": params, "mini-batch": batch, "key": key}
+    _check_loss(task, _call(task, "loss", task.loss, **given))
+    _check_metrics(task, _call(task, "evaluate", task.evaluate, parameters=params))
 
 
 def _call(task: Task, name: str, function: Callable[..., Any], **arguments: Any) -> Any:
