@@ -25,6 +25,7 @@ from optax_extras.tuning import (
     sweep,
 )
 from optax_extras.tuning._chunks import fit_chunks
+from optax_extras.tuning._points import Points
 from optax_extras.tuning._programs import Trials
 
 from plain_loop import train
@@ -516,7 +517,7 @@ def test_the_memory_that_is_counted():
         evaluate=evaluate,
     )
     rates = {"learning_rate": jnp.ones(1)}
-    trials = Trials(task, heavy, 5, None)
+    trials = Trials(task, heavy, 5, None, Points())
     compiled = trials.compile(rates, jnp.zeros(1, jnp.uint32))
     assert 13e6 < compiled.bytes_needed < 19e6
     assert compiled.state_bytes_per_parameter == 4 * numbers / 1000
