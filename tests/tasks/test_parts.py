@@ -103,7 +103,9 @@ def test_every_tenth_sequence_is_for_validation_and_another_for_test():
 def test_rates_are_not_chosen_by_the_test_part(name, goal):
     task = load_task(name)
     assert task.goal == goal
-    metrics = task.evaluate(task.init(jax.random.key(0)))
+    metrics = jax.eval_shape(
+        lambda key: task.evaluate(task.init(key)), jax.random.key(0)
+    )
     assert {"train_loss", "validation_loss", "test_loss"} <= metrics.keys()
     accuracies = {"validation_accuracy", "test_accuracy"}
     classes = name.startswith(("digits", "breast"))
