@@ -14,6 +14,7 @@ from optax_extras._core.interrupts import interrupts_between_calls
 from optax_extras.tasks import Task
 from optax_extras.tuning._chunks import Chunks, Grid, device_memory, fit_chunks
 from optax_extras.tuning._factory import MakeOptimizer, check_factory
+from optax_extras.tuning._fingerprint import fingerprint
 from optax_extras.tuning._programs import trials_of
 from optax_extras.tuning._result import SweepResult
 from optax_extras.tuning._trial import check_loss, seeds_of
@@ -67,7 +68,8 @@ def sweep(
       mesh: devices over which the rows are distributed. They may belong to several
         processes, each of which makes the same call.
       resume: path of an ``.npz`` file. Each finished chunk of ``trials_at_once`` rows
-        is saved there, and an interrupted sweep continues after its last chunk.
+        is saved there, and an interrupted sweep continues after its last chunk, if the
+        optimizer and the task still compute the same.
       on_progress: called with the number of updates done and their total, over all
         trials.
 
@@ -78,7 +80,8 @@ def sweep(
     Raises:
       ValueError: there are no values or no seeds, zipped values differ in number, a
         number of steps is below 1, the loss is not a scalar, a row does not fit in
-        ``memory_limit``, or ``resume`` is the file of another sweep.
+        ``memory_limit``, or ``resume`` is the file of another sweep or damaged.
+      OSError: ``resume`` cannot be read or written.
       TypeError: ``make_optimizer`` does not take the hyperparameters, or needs other
         arguments.
 
@@ -113,7 +116,9 @@ def sweep(
             f"`trials_at_once` must be a multiple of the mesh's {mesh.size} devices,"
             f" got {trials_at_once}"
         )
-    chunks = Chunks(task, grid, resume)
+    first_row = {name: values[0] for name, values in rows.items()}
+    program = "" if resume is None else fingerprint(task, make_optimizer, first_row)
+    chunks = Chunks(task, grid, resume, program)
     if chunks.finished == len(grid):
         return chunks.result()
     sharding = _sharding_of_rows(mesh)
