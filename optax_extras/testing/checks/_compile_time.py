@@ -88,8 +88,7 @@ def _training_step(subject: Subject, follower: Any) -> bytearray:
         return jax.tree.leaves((optax.apply_updates(params, updates), state))
 
     export = jax.export.export(jax.jit(step), platforms=["cpu"])
-    program = export(jnp.ones((16, WIDTHS[0])), *leaves)
     try:
-        return program.serialize()
+        return export(jnp.ones((16, WIDTHS[0])), *leaves).serialize()
     except NotImplementedError as error:  # as of host callbacks
-        raise NotApplicableError(f"JAX cannot serialize its step: {error}") from error
+        raise NotApplicableError(f"its step cannot be exported: {error}") from error
