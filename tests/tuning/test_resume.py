@@ -73,6 +73,20 @@ def with_data(data):
     return plain(loss=loss, batches=batches)
 
 
+def with_a_derivative_of_its_own():
+    """A loss whose function is printed with its address."""
+
+    @jax.custom_jvp
+    def square(x):
+        return x**2
+
+    @square.defjvp
+    def _(primals, tangents):
+        return square(*primals), 2 * primals[0] * tangents[0]
+
+    return plain(loss=lambda x, batch, key: jnp.sum(square(x)))
+
+
 def fingerprint_of(task=TASK, make=optax.sgd):
     return fingerprint(task, make, {"learning_rate": 0.1})
 
@@ -101,6 +115,8 @@ def test_another_program_has_another_fingerprint(one, other):
 def test_the_same_program_made_again_has_the_same_fingerprint():
     assert fingerprint_of(plain(), scaled(2.0)) == fingerprint_of(plain(), scaled(2.0))
     assert fingerprint_of(plain(), noisy(1)) == fingerprint_of(plain(), noisy(1))
+    twins = [with_a_derivative_of_its_own() for _ in range(2)]
+    assert fingerprint_of(twins[0]) == fingerprint_of(twins[1])
     assert fingerprint_of(with_data(np.ones(4))) == fingerprint_of(
         with_data(np.ones(4))
     )
@@ -136,6 +152,16 @@ def test_damaged_files_are_refused_by_name(tmp_path, content):
             np.testing.assert_equal(vars(found), vars(expected))
     assert all("damaged.npz" in message for message in messages)
     assert len(messages) > 270
+
+
+def test_changed_arrays_are_refused(tmp_path, content):
+    path = tmp_path / "changed.npz"
+    path.write_bytes(content)
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **{**arrays, "losses": arrays["losses"] + 1})
+    with pytest.raises(ValueError, match=r"changed\.npz is damaged"):
+        SweepResult.load(path)
 
 
 class Hostile:
@@ -177,7 +203,7 @@ def test_a_failed_write_leaves_the_last_file_alone(tmp_path, content, monkeypatc
     def full(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(_files.Path, "write_bytes", full)
+    monkeypatch.setattr(_files.Path, "replace", full)
     with pytest.raises(OSError, match="no space"):
         run(resume=path)
     assert list(tmp_path.iterdir()) == [path]
