@@ -73,18 +73,13 @@ def with_data(data):
     return plain(loss=loss, batches=batches)
 
 
-def with_a_derivative_of_its_own():
-    """A loss whose function is printed with its address."""
+def with_a_callback():
+    """A metric whose function is printed with its address."""
 
-    @jax.custom_jvp
-    def square(x):
-        return x**2
+    def evaluate(x):
+        return {"m": jax.pure_callback(lambda y: y, x[0], x[0])}
 
-    @square.defjvp
-    def _(primals, tangents):
-        return square(*primals), 2 * primals[0] * tangents[0]
-
-    return plain(loss=lambda x, batch, key: jnp.sum(square(x)))
+    return plain(evaluate=evaluate)
 
 
 def fingerprint_of(task=TASK, make=optax.sgd):
@@ -115,7 +110,7 @@ def test_another_program_has_another_fingerprint(one, other):
 def test_the_same_program_made_again_has_the_same_fingerprint():
     assert fingerprint_of(plain(), scaled(2.0)) == fingerprint_of(plain(), scaled(2.0))
     assert fingerprint_of(plain(), noisy(1)) == fingerprint_of(plain(), noisy(1))
-    twins = [with_a_derivative_of_its_own() for _ in range(2)]
+    twins = [with_a_callback() for _ in range(2)]
     assert fingerprint_of(twins[0]) == fingerprint_of(twins[1])
     assert fingerprint_of(with_data(np.ones(4))) == fingerprint_of(
         with_data(np.ones(4))
