@@ -14,6 +14,7 @@ from optax_extras._core.interrupts import interrupts_between_calls
 from optax_extras.tasks import Task
 from optax_extras.tuning._chunks import Chunks, Grid, device_memory, fit_chunks
 from optax_extras.tuning._factory import MakeOptimizer, check_factory
+from optax_extras.tuning._fingerprint import fingerprint
 from optax_extras.tuning._points import PointOf, Points
 from optax_extras.tuning._programs import trials_of
 from optax_extras.tuning._result import SweepResult
@@ -71,7 +72,8 @@ def sweep(
       mesh: devices over which the rows are distributed. They may belong to several
         processes, each of which makes the same call.
       resume: path of an ``.npz`` file. Each finished chunk of ``trials_at_once`` rows
-        is saved there, and an interrupted sweep continues after its last chunk.
+        is saved there, and an interrupted sweep continues after its last chunk, if the
+        optimizer and the task still compute the same.
       on_progress: called with the number of updates done and their total, over all
         trials.
       gradient_params: function of the optimizer's state and the parameters that
@@ -90,7 +92,8 @@ def sweep(
       ValueError: there are no values or no seeds, zipped values differ in number, a
         number of steps is below 1, a loss, a metric or the goal of the task does not
         fit, a point is not like the parameters, a row does not fit in
-        ``memory_limit``, or ``resume`` is the file of another sweep.
+        ``memory_limit``, or ``resume`` is the file of another sweep or damaged.
+      OSError: ``resume`` cannot be read or written.
       TypeError: ``make_optimizer`` does not take the hyperparameters, or needs other
         arguments; a function of the task, or of a point, takes other arguments or
         returns another type.
@@ -127,7 +130,11 @@ def sweep(
             f"`trials_at_once` must be a multiple of the mesh's {mesh.size} devices,"
             f" got {trials_at_once}"
         )
-    chunks = Chunks(task, grid, resume)
+    first_row = {name: values[0] for name, values in rows.items()}
+    program = (
+        "" if resume is None else fingerprint(task, make_optimizer, points, first_row)
+    )
+    chunks = Chunks(task, grid, resume, program)
     if chunks.finished == len(grid):
         return chunks.result()
     sharding = _sharding_of_rows(mesh)
