@@ -296,7 +296,7 @@ def test_attribute_and_dict_key_are_one_name_and_types_are_not():
     assert words("s", one, two) != words("s", twelve)
 
 
-class Name(str, enum.Enum):
+class Name(enum.StrEnum):
     W = "w"
 
 
