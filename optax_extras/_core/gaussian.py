@@ -12,7 +12,6 @@ radius and the angle of a Box-Muller pair.
 import functools
 import hashlib
 import math
-import numbers
 from typing import Any, NamedTuple
 
 import jax
@@ -299,6 +298,6 @@ def _built_in(key: Any) -> Any:
         return tuple(map(_built_in, key))
     if isinstance(key, str):
         return str.__str__(key)
-    if isinstance(key, (numbers.Real, np.bool_)):
+    if isinstance(key, (int, float, np.integer, np.floating, np.bool_)):
         return int(key) if key % 1 == 0 else float(key)
     return key
