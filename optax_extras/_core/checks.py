@@ -99,10 +99,12 @@ def decay(name: str, value: Any, *, schedule: bool = False) -> Any:
 
 
 def positive_integer(name: str, value: Any) -> Any:
-    """Checks that a number is a positive integer; of a JAX array only the dtype."""
+    """Checks that a number is a positive int32; of a JAX array only the dtype."""
     if not jnp.issubdtype(getattr(value, "dtype", type(value)), np.integer):
         raise TypeError(f"`{name}` must be an integer, got {value!r}")
-    checked = number(name, value, ">= 1", lambda x: x >= 1)
+    checked = number(
+        name, value, ">= 1 and <= 2**31 - 1", lambda x: 1 <= x <= 2**31 - 1
+    )
     return checked if isinstance(checked, jax.Array) else int(value)
 
 

@@ -58,7 +58,9 @@ def inverse_time_decay(
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         dtype = jnp.result_type(float)
         if staircase:
-            periods = (jnp.asarray(count) // transition_steps).astype(dtype)
+            steps = jnp.asarray(count)
+            length = scalars.scalar(transition_steps, steps.dtype)
+            periods = (steps // length).astype(dtype)
         else:
             periods = scalars.scalar(count, dtype) / scalars.scalar(
                 transition_steps, dtype
