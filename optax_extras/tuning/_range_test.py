@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from optax_extras._core import checks
 from optax_extras._core.interrupts import interrupts_between_calls
 from optax_extras.tasks import Task
 from optax_extras.tuning._drawing import new_figure
@@ -205,7 +206,7 @@ def lr_range_test(
             "`min_lr` and `max_lr` must be finite and above 0, the second the larger,"
             f" got {min_lr} and {max_lr}"
         )
-    if steps < 2:
+    if checks.positive_integer("steps", steps) < 2:
         raise ValueError(f"`steps` must be >= 2, got {steps}")
     if not 0 <= smoothing < 1:
         raise ValueError(f"`smoothing` must be in [0, 1), got {smoothing}")

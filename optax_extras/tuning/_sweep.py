@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from optax_extras._core import checks
 from optax_extras._core.interrupts import interrupts_between_calls
 from optax_extras.tasks import Task
 from optax_extras.tuning._chunks import Chunks, Grid, device_memory, fit_chunks
@@ -90,12 +91,12 @@ def sweep(
 
     Raises:
       ValueError: there are no values or no seeds, zipped values differ in number, a
-        number of steps is below 1, a loss, a metric or the goal of the task does not
+        number of steps is out of range, a loss, a metric or the goal of the task does not
         fit, a point is not like the parameters, a row does not fit in
         ``memory_limit``, or ``resume`` is the file of another sweep or damaged.
       OSError: ``resume`` cannot be read or written.
-      TypeError: ``make_optimizer`` does not take the hyperparameters, or needs other
-        arguments; a function of the task, or of a point, takes other arguments or
+      TypeError: a number of steps or rows is no integer; ``make_optimizer`` does not
+        take the hyperparameters, or needs other arguments; a function of the task, or of a point, takes other arguments or
         returns another type.
 
     Examples:
@@ -111,15 +112,15 @@ def sweep(
       >>> sorted(best)
       ['learning_rate']
     """
+    steps = checks.positive_integer("steps", steps)
     eval_every = max(1, steps // 10) if eval_every is None else eval_every
-    for name, number in (
-        ("steps", steps),
-        ("eval_every", eval_every),
-        ("trials_at_once", 1 if trials_at_once is None else trials_at_once),
-        ("memory_limit", 1 if memory_limit is None else memory_limit),
-    ):
-        if number < 1:
-            raise ValueError(f"`{name}` must be >= 1, got {number}")
+    eval_every = checks.positive_integer("eval_every", eval_every)
+    if trials_at_once is not None:
+        trials_at_once = checks.positive_integer("trials_at_once", trials_at_once)
+    if memory_limit is not None:
+        memory_limit = checks.number(
+            "memory_limit", memory_limit, ">= 1", lambda x: x >= 1
+        )
     rows = _rows(hyperparameters, zipped)
     check_factory(make_optimizer, rows)
     grid = Grid(rows, seeds_of(seeds), np.array([*range(0, steps, eval_every), steps]))

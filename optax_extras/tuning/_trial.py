@@ -29,11 +29,19 @@ def seeds_of(seeds: int | Sequence[int]) -> np.ndarray[Any, Any]:
     """Seeds as an array, from their number or one by one.
 
     Raises:
-      ValueError: there are none.
+      ValueError: there are none, or they are not integers from 0 to 2**32 - 1.
     """
-    array = np.asarray(range(seeds) if isinstance(seeds, int) else seeds)
+    array = np.asarray(seeds)
+    if (array.size and array.dtype.kind not in "iu") or array.ndim > 1:
+        raise ValueError(
+            f"`seeds` must be a number of seeds or a list of integers, got {seeds!r}"
+        )
+    if not array.ndim:
+        array = np.arange(array.item())
     if not array.size:
-        raise ValueError(f"`seeds` must not be empty, got {seeds}")
+        raise ValueError(f"`seeds` must not be empty, got {seeds!r}")
+    if array.min() < 0 or array.max() >= 2**32:
+        raise ValueError(f"`seeds` must be from 0 to 2**32 - 1, got {seeds!r}")
     return array
 
 
@@ -63,4 +71,5 @@ def descend(
     point = points.of_gradient(state, params)
     value, grads = jax.value_and_grad(loss)(point)
     updates, state = tx.update(grads, state, params)
-    return (optax.apply_updates(params, updates), state), value
+    # Sums of half-precision losses would be rounded at every step.
+    return (optax.apply_updates(params, updates), state), value.astype(float)
