@@ -630,6 +630,21 @@ def first_parameters(tx):
     return remembering(tx, lambda params: params)
 
 
+@mistake("state_owns_its_buffers", "after step 0 at .memory['b']: expected an array of")
+def last_gradient(tx):
+    """The last gradient is kept, but not copied."""
+
+    def keep(memory, grads):
+        return jax.tree.map(
+            lambda m, g: m if g is None else g.astype(m.dtype),
+            memory,
+            grads,
+            is_leaf=lambda x: x is None,
+        )
+
+    return remembering(tx, optax.tree.zeros_like, keep)
+
+
 # Wrappers
 
 
