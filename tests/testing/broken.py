@@ -624,7 +624,11 @@ def dry_run(tx):
     return after(tx, change)
 
 
-@mistake("donation", "donate")
+@mistake(
+    "donation",
+    "donate",
+    "state_owns_its_buffers",  # what is not copied is donated twice
+)
 def first_parameters(tx):
     """The first parameters are kept, but not copied."""
     return remembering(tx, lambda params: params)
@@ -772,7 +776,7 @@ def rate_of_the_start(learning_rate):
         updates, inner = healthy(state.memory).update(grads, state.inner)
         return updates, Remembering(inner, state.memory)
 
-    start = remembering(tx, lambda params: learning_rate.astype(jnp.float32))
+    start = remembering(tx, lambda params: jnp.array(learning_rate, jnp.float32))
     return optax.GradientTransformationExtraArgs(start.init, update)
 
 
