@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_extras._core import checks, leaves, scalars, stages
+from optax_extras._core import checks, leaves, scalars, smooth, stages
 from optax_extras._core.opaque import barrier
 from optax_extras.adaptive import _adam, _variation
 from optax_extras.typing import DTypeLike, Scalar, ScalarOrSchedule
@@ -50,12 +50,12 @@ def scale_by_adasmooth(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Scales gradients like Adam, with a longer memory while they are steady.
 
-    The source recommends it over Adam for noisy labels, reinforcement learning and
-    non-stationary losses. On this library's tasks (docs/evidence.md) it did not differ
-    from Adam with wrong labels, and was worse than Adam with a minimum that jumps. With
-    the defaults its memory barely adapts (see below); try ``normalize=True`` and
-    ``debias="product"``, and compare with plain Adam. It stores one more copy of the
-    gradient than Adam.
+    The method has no paper. Its source is an informal description, which recommends it
+    over Adam for noisy labels, reinforcement learning and non-stationary losses. On
+    this library's tasks (docs/evidence.md) it did not differ from Adam with wrong
+    labels, and was worse than Adam with a minimum that jumps. With the defaults its
+    memory barely adapts (see below); try ``normalize=True`` and ``debias="product"``,
+    and compare with plain Adam. It stores one more copy of the gradient than Adam.
 
     With :math:`\beta_{1,\min}` = ``b1_min``, :math:`\beta_{1,\max}` = ``b1_max``,
     :math:`\beta_2` = ``b2``, :math:`\gamma` = ``gamma``, :math:`\epsilon` = ``eps``,
@@ -104,7 +104,8 @@ def scale_by_adasmooth(
       b2: second-moment decay, in [0, 1).
       gamma: decay of the average change, in [0, 1).
       eps: added to the root of the second moment, at least 0.
-      eps_root: added under that root, at least 0; positive to differentiate through it.
+      eps_root: added under that root, at least 0; if positive, it bounds derivatives of
+        the update at small gradients.
       mu_dtype: real dtype of the first moment; by default each parameter's. The second
         moment is in float32 or wider: a decay of 0.999 would not change it in bfloat16.
       scope: the scope of the norm: the whole ``"tree"`` (the source), each ``"leaf"``
@@ -195,7 +196,10 @@ def scale_by_adasmooth(
             )
         low, high = (scalars.scalar(b, v.dtype) for b in (b1_min, b1_max))
         steadiness = jnp.asarray(steadiness).astype(v.dtype)
-        return jnp.clip(low + (high - low) * steadiness, low, high)
+        b1 = low + (high - low) * steadiness
+        # At a bound, `jnp.clip` halves the derivatives.
+        b1 = jnp.where(b1 < low, low, b1)
+        return jnp.where(b1 > high, high, b1)
 
     def update(
         updates: optax.Updates,
@@ -218,7 +222,7 @@ def scale_by_adasmooth(
             divisor = mu_weight
         else:
             mu_weight = None
-            divisor = jax.tree.map(lambda b: scalars.debiasing_weight(b, count), again)
+            divisor = jax.tree.map(lambda b: smooth.debiasing_weight(b, count), again)
 
         def adam(
             g: Any,
@@ -229,7 +233,7 @@ def scale_by_adasmooth(
             b1: Any,
             weight: Any,
         ) -> tuple[Any, ...]:
-            nu_weight = scalars.debiasing_weight(scalars.scalar(b2, nu.dtype), count)
+            nu_weight = smooth.debiasing_weight(scalars.scalar(b2, nu.dtype), count)
             by = _adam.Scalars(b1, weight, b2, nu_weight, eps, eps_root)
             # Never true, as v >= 0; XLA then reads `old` for v before it overwrites it.
             kept = jnp.where(v < -1, 0, jnp.asarray(g).astype(old.dtype))
@@ -283,8 +287,9 @@ def adasmooth(
       mu_dtype: real dtype of the first moment; by default each parameter's.
       scope: ``"tree"``, ``"leaf"`` or ``"element"``.
       normalize: whether to make the change independent of the gradient's scale.
-      smoothness: a function from the average change to [0, 1]; None means the source's.
-      debias: ``"power"`` (the source) or ``"product"`` (exact).
+      smoothness: a function from the average change v to [0, 1]; None means
+        :math:`\sigma(-v)`.
+      debias: ``"power"`` (literal) or ``"product"`` (exact).
       weight_decay: :math:`\lambda`, at least 0, decoupled as in AdamW; a number, a 0-d
         array or a schedule. Unless it is 0, ``update`` needs ``params``.
       mask: which leaves have weight decay: a tree of booleans or a function of the
