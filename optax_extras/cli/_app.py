@@ -1,18 +1,16 @@
 """The commands and their options."""
 
-import importlib.metadata
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import jax
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, TextColumn
 from rich.text import Text
 
-import optax_extras
 from optax_extras._core.interrupts import interrupts_between_calls
 from optax_extras.cli import _catalogue, _check, _compare, _range, _report
 from optax_extras.cli._optimizers import OPTIMIZERS, blamed_on, check_step, load_factory
@@ -25,7 +23,9 @@ from optax_extras.cli._options import (
     only_results_on_stdout,
     positive,
     prepare_folder,
+    say_version,
     say_written,
+    use_devices,
 )
 from optax_extras.cli._text import paragraph
 from optax_extras.tasks import load_task
@@ -44,23 +44,13 @@ app = typer.Typer(
 )
 
 
-def _say_version(wanted: bool) -> None:
-    if wanted:
-        jax_version, optax_version = map(importlib.metadata.version, ("jax", "optax"))
-        print(
-            f"optax-extras {optax_extras.__version__}"
-            f" (jax {jax_version}, optax {optax_version})"
-        )
-        raise typer.Exit
-
-
 @app.callback()
 def root(
     version: Annotated[
         bool,
         typer.Option(
             "--version",
-            callback=_say_version,
+            callback=say_version,
             is_eager=True,
             help="Print the version, and those of jax and optax.",
         ),
@@ -107,7 +97,7 @@ def compare(
     json: JSON = False,
 ) -> None:
     """Train a task with each optimizer, over the same learning rates and seeds."""
-    _compare.use_all_cores()
+    use_devices(os.cpu_count())
     with only_results_on_stdout():
         plan = _compare.Plan(
             task=_compare.task_of(task, batch_size),
@@ -244,7 +234,7 @@ def check(
         raise typer.BadParameter("give a TARGET or --all-of, one of the two.")
     if all_of and supports:
         raise typer.BadParameter("--supports goes with a TARGET.")
-    jax.config.update("jax_num_cpu_devices", 8)  # type: ignore[no-untyped-call]
+    use_devices(8)
     results: list[Result] = []
     interrupted = False
     with only_results_on_stdout():

@@ -150,7 +150,7 @@ def findings(results: Sequence[Result], every: bool) -> Iterator[RenderableType]
             yield paragraph(_marked(outcome(result), result.check), 2)
             if result.message:
                 yield paragraph(result.message, 4)
-            if not result.ok:
+            if result.status == "failed":
                 yield paragraph(Text(CHECKS[result.check].remedy, "dim"), 4)
 
 

@@ -1,6 +1,7 @@
 """Options that several commands have, and what they lead to."""
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import math
 import sys
@@ -9,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import jax
 import typer
 from rich.console import Console
 
+import optax_extras
 from optax_extras.cli._optimizers import OPTIMIZERS
 from optax_extras.tasks import TASKS
 
@@ -30,6 +33,16 @@ TASK = Annotated[
 OPTIMIZER_HELP = "A function of `learning_rate` at " + TARGET.format(
     ", ".join(OPTIMIZERS), "adam(b1=0.8)"
 )
+
+
+def say_version(wanted: bool) -> None:
+    if wanted:
+        jax_version, optax_version = map(importlib.metadata.version, ("jax", "optax"))
+        print(
+            f"optax-extras {optax_extras.__version__}"
+            f" (jax {jax_version}, optax {optax_version})"
+        )
+        raise typer.Exit
 
 
 def positive(value: float | None) -> float | None:
@@ -63,3 +76,10 @@ def only_results_on_stdout() -> Iterator[None]:
     """Sends what users' modules print to standard error."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
+
+
+def use_devices(count: int | None) -> None:
+    """Makes so many JAX devices of the CPU."""
+    # JAX refuses if it is initialized already; its devices are then used as they are.
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", count)  # type: ignore[no-untyped-call]

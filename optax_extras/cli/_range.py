@@ -8,20 +8,17 @@ from rich.console import RenderableType
 from optax_extras.cli._text import Column, as_json, number, paragraph, tables
 from optax_extras.tuning import LRRangeResult, Suggestion
 
+# Names of the suggestions, from the lowest to the highest.
+NAMES = {
+    "steepest": "steepest descent",
+    "between": "between the two",
+    "tenth_of_divergence": "a tenth of divergence",
+}
 ADVICE = (
-    "Try a rate between the two first. The steepest descent is usually too low for a"
-    " constant rate, and a tenth of divergence too high: a grid of rates between them"
-    " usually holds the best."
+    "Try the rate between the two first. The best constant rate is usually above the"
+    " steepest descent and below a tenth of divergence: sweep over that range to find"
+    " it."
 )
-
-
-def suggestions(result: LRRangeResult) -> dict[str, Suggestion]:
-    """The suggestions by their names, from the lowest to the highest."""
-    return {
-        "steepest descent": result.steepest,
-        "between the two": result.between,
-        "a tenth of divergence": result.tenth_of_divergence,
-    }
 
 
 def to_json(result: LRRangeResult, optimizer: str) -> str:
@@ -33,7 +30,7 @@ def to_json(result: LRRangeResult, optimizer: str) -> str:
         "seeds": result.seeds.tolist(),
         "suggestions": {
             name: {**suggestion._asdict(), "rates": suggestion.rates.tolist()}
-            for name, suggestion in suggestions(result).items()
+            for name, suggestion in _suggestions(result).items()
         },
     }
     return as_json(found)
@@ -41,7 +38,7 @@ def to_json(result: LRRangeResult, optimizer: str) -> str:
 
 def render(result: LRRangeResult, caption: str, width: int) -> list[RenderableType]:
     """The suggestions, for a terminal of some width."""
-    found = suggestions(result)
+    found = _suggestions(result)
     columns = [
         Column(name, [number(getattr(s, name)) for s in found.values()])
         for name in ("median", "lowest", "highest")
@@ -50,6 +47,10 @@ def render(result: LRRangeResult, caption: str, width: int) -> list[RenderableTy
     columns.append(Column("seeds", counts))
     return [
         paragraph(caption),
-        *tables("suggested learning rate", list(found), columns, width),
+        *tables("suggestion", list(NAMES.values()), columns, width),
         paragraph(ADVICE),
     ]
+
+
+def _suggestions(result: LRRangeResult) -> dict[str, Suggestion]:
+    return {name: getattr(result, name) for name in NAMES}

@@ -74,7 +74,7 @@ def render(comparison: Comparison, caption: str, width: int) -> list[RenderableT
         ),
         Column("runs diverged", [f"{s.diverged}/{s.trials}" for s in summaries]),
         Column(
-            "state bytes per parameter",
+            "state B per param",
             [number(s.state_bytes_per_parameter) for s in summaries],
         ),
     ]

@@ -76,7 +76,8 @@ def _folded(name: str, width: int) -> str:
 
 def paragraph(text: str | Text, indent: int = 0) -> Padding:
     """Text that is broken between words; brackets in it are no markup."""
-    return Padding(Text(text) if isinstance(text, str) else text, (0, 0, 0, indent))
+    text = Text(text) if isinstance(text, str) else text
+    return Padding(text, (0, 0, 0, indent), expand=False)
 
 
 def as_json(found: Any) -> str:

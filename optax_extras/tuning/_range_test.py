@@ -132,7 +132,7 @@ class LRRangeResult:
             axes.plot(rates, losses[:end], color="tab:blue", alpha=0.5, label=label)
         for name, color, found in (
             ("steepest descent", "tab:green", self.steepest),
-            ("between", "tab:red", self.between),
+            ("between the two", "tab:red", self.between),
             ("a tenth of divergence", "tab:orange", self.tenth_of_divergence),
         ):
             if np.isfinite(found.median):
@@ -173,10 +173,13 @@ def lr_range_test(
 ) -> LRRangeResult:
     """Trains each seed once with a learning rate that grows exponentially.
 
-    The loss is flat at first, then falls, then diverges; a good constant rate lies
-    where it falls, usually above the steepest point and below a tenth of the rate of
-    divergence. TODO. The test is quick and rough: its suggestions depend on the
-    range, the number of steps and the seed, so it is repeated over seeds.
+    The loss is flat at first, then falls, then diverges. On digits, digits-softmax and
+    breast-cancer with SGD, momentum and Adam, the best of sixteen constant rates after
+    300 steps lay above the rate of steepest descent in all nine pairs, by up to forty
+    times, and below a tenth of the rate of divergence in eight, by up to 26 times.
+    Their geometric mean, ``between``, was within a factor of 3.2 of it: try that first,
+    and sweep over the range of the two. Where the loss is mostly noise, as in
+    noisy-quadratic, the suggestions are far off and differ between seeds.
 
     Args:
       task: what to train.
