@@ -243,10 +243,12 @@ def check(
         else:
             specs = [spec for module in all_of or [] for spec in aliases_of(module)]
         specs = _check.expect(specs, expect or [])
+        terminal = Console(stderr=True)
         bar = Progress(
             TextColumn("{task.description}"),
-            console=Console(stderr=True),
+            console=terminal,
             transient=True,
+            disable=not terminal.is_terminal,
         )
         try:
             with bar, interrupts_between_calls() as raise_pending:

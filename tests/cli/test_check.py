@@ -142,7 +142,7 @@ def test_all_of_a_module(folder):
         "    return optax.stateless(lambda g, p: g['w'])\n"
         "def not_one(x): return x\n"
     )
-    expected = ("--expect", "one.none_gradient=known", "--verbose")
+    expected = ("--expect", "one.inject_float32_hyperparams_on_bfloat16=known", "--verbose")
     result = check(folder, "--all-of", "family", *expected)
     assert result.returncode == 1, result.stderr
     assert "not_one" not in result.stdout
@@ -150,7 +150,7 @@ def test_all_of_a_module(folder):
     one, two = re.split(r"^two$", overview, flags=re.MULTILINE)
     assert one.startswith("one\n")
     assert "✗" not in one
-    assert "none_gradient" not in one
+    assert "inject_float32" not in one
     assert re.search(r"✗ .*\bupdates_match_parameters\b", two)
     assert "the updates at ['b']: expected a leaf" in found
     assert "✗ updates_match_parameters" in found

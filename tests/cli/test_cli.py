@@ -292,7 +292,7 @@ def test_every_number_is_readable(monkeypatch, capsys, tmp_path, width):
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
     assert {"optax_extras:sgld(", "temperature=0.001)"} <= set(text.split())
-    numbers = [float(x) for x in re.findall(r"-?\d[\d.]*(?:e[+-]?\d+)?", text)]
+    numbers = [float(x) for x in re.findall(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", text)]
     for one in found["optimizers"]:
         values = [*one["best"].values(), *one["metrics"].values(), *one.values()]
         for value in values:
