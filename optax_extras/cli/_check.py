@@ -145,7 +145,7 @@ def findings(results: Sequence[Result], every: bool) -> Iterator[RenderableType]
     for name, own in _by_transformation(results).items():
         shown = [result for result in own if every or not result.ok]
         if shown:
-            yield Text(name, "bold")
+            yield paragraph(Text(name, "bold"))
         for result in shown:
             yield paragraph(_marked(outcome(result), result.check), 2)
             if result.message:
@@ -157,7 +157,7 @@ def findings(results: Sequence[Result], every: bool) -> Iterator[RenderableType]
 def overview(results: Sequence[Result]) -> Iterator[RenderableType]:
     """The names of the checks that fail, transformation by transformation."""
     for name, own in _by_transformation(results).items():
-        yield Text(name, "bold")
+        yield paragraph(Text(name, "bold"))
         for kind in ("failed", "unexpected pass", "advice"):
             checks = [result.check for result in own if outcome(result) == kind]
             if checks:

@@ -63,7 +63,7 @@ def test_default_comparison(monkeypatch, capsys, tmp_path):
     )
     assert float(found["adam"]["lowest"]) <= last <= float(found["adam"]["highest"])
     assert (folder / "compare.png").read_bytes().startswith(b"\x89PNG")
-    assert "target: test_loss" in output
+    assert "Target: test loss" in output
     assert str(folder.name) in output
 
 
