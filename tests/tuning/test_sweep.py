@@ -291,9 +291,9 @@ def test_saved_results_are_read_back(tmp_path):
         (
             {"grid": {"rate": [0.1]}},
             TypeError,
-            "must take `rate`; it takes learn",
+            "does not take `rate`; it takes `learn",
         ),
-        ({"make": ox.anti_pgd}, TypeError, "no argument but `learning_rate` .*`stdd"),
+        ({"make": ox.anti_pgd}, TypeError, "needs `stddev`; bind it with"),
         (
             {"grid": {"learning_rate": [1], "momentum": [1, 2]}, "zipped": True},
             ValueError,
