@@ -168,9 +168,7 @@ class Comparison:
             median=float(np.median(last)),
             lowest=float(np.min(last)),
             highest=float(np.max(last)),
-            metrics={
-                k: float(np.median(v[row, :, -1])) for k, v in sweep.metrics.items()
-            },
+            metrics={k: _median(v[row, :, -1]) for k, v in sweep.metrics.items()},
             steps_to_target=float(np.median(first)),
             diverged=int(sweep.diverged().sum()),
             trials=sweep.diverged().size,
@@ -185,7 +183,7 @@ class Comparison:
         """Last reported values of the best row, infinitely bad if it diverged, (S,)."""
         sweep, ends = self.sweeps[optimizer], self.best_curves(optimizer)[:, -1]
         worst, gone = self._sign * np.inf, sweep.diverged()[sweep.best_row()]
-        last: np.ndarray[Any, Any] = np.where(gone, worst, ends)
+        last: np.ndarray[Any, Any] = np.where(gone, worst, ends.astype(np.float64))
         return last
 
     def plot(
@@ -216,3 +214,9 @@ class Comparison:
         best = int(np.argmin(ends))
         view = view_of(self.sweeps, hyperparameter, best, self.target, title)
         return draw_comparison(view)
+
+
+def _median(values: np.ndarray[Any, Any]) -> float:
+    """Median of numbers that need not be finite."""
+    with np.errstate(invalid="ignore"):
+        return float(np.median(values.astype(np.float64)))

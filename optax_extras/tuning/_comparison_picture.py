@@ -6,6 +6,7 @@ import numpy as np
 
 from optax_extras.tuning._comparison_view import Entry, View, split
 from optax_extras.tuning._drawing import (
+    HEIGHT,
     SMALL,
     STYLES,
     WIDTH,
@@ -31,7 +32,7 @@ def draw_comparison(view: View) -> "Figure":
         for i, (side, axes) in enumerate(zip(view.sides, pair, strict=True)):
             _draw_side(axes, view, group, i)
             axes.set_xlabel(plain(side.x))
-            axes.set_ylabel(plain(side.y))
+            axes.set_ylabel(plain(side.y, HEIGHT))
             axes.set_title(plain(side.title), fontsize=SMALL)
             axes.grid(alpha=0.3)
         add_legend(part, pair, plain(view.note, 100))

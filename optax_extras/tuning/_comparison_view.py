@@ -94,7 +94,7 @@ def view_of(
     windows = [
         window(
             lines,
-            float(np.median(s.initial(metric))),
+            s.initial(metric),
             s.final(metric)[s.best_row()],
             goal.mode,
             rows,
@@ -120,7 +120,8 @@ def view_of(
         f"{first.task}: {steps} steps, {len(first.seeds)} seeds"
         if title is None
         else title,
-        f"optimizer (best {those}); lines are medians of seeds, bands all seeds",
+        f"optimizer (best {those}); lines are medians of seeds, bands all seeds,"
+        " large marks the best",
     )
 
 
@@ -160,5 +161,5 @@ def _choice(sweep: SweepResult, name: str, ends: np.ndarray[Any, Any]) -> Line:
 
 def _course(sweep: SweepResult) -> Line:
     """Reported metric of the best row, over the steps."""
-    curves = sweep.curves(sweep.goal.reported)[sweep.best_row()]
-    return Line(sweep.steps[-curves.shape[1] :], finite(curves).T)
+    course = sweep.course(sweep.goal.reported)[sweep.best_row()]
+    return Line(sweep.steps, finite(course).T)

@@ -13,6 +13,9 @@ WIDTH = 8.5
 
 SMALL = 8.5  # points
 
+# Characters beside a panel.
+HEIGHT = 36
+
 
 class Style(NamedTuple):
     """Color, dashes and marker, which differ in greyscale too."""
@@ -86,8 +89,11 @@ def nan_percentile(values: np.ndarray[Any, Any], q: float) -> np.ndarray[Any, An
 
 
 def set_scale(axes: Any, which: str, values: np.ndarray[Any, Any]) -> None:
-    """Makes axis ``"x"`` or ``"y"`` logarithmic if that fits the values."""
+    """Makes axis ``"x"`` or ``"y"`` logarithmic where that fits the values."""
+    values = values.astype(np.float64)
     lowest, highest = np.min(values), np.max(values)
+    if lowest == highest:
+        axes.set(**{f"{which}ticks": [lowest]})
     least = np.min(values[values > 0], initial=np.inf)
     if lowest >= 0 and highest > 10 * least:
         set_ = getattr(axes, f"set_{which}scale")

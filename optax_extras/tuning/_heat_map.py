@@ -1,5 +1,6 @@
 """Heat maps of a metric over two hyperparameters."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,8 @@ import numpy as np
 from optax_extras.tuning._drawing import set_scale
 from optax_extras.tuning._panel import LOST, Line, Window
 
-_LABELS = 8  # most labels of an axis
+# Most labels that fit beside each other, and above each other.
+_COLUMNS, _ROWS = 5, 10
 
 
 def draw_map(axes: Any, x: Any, y: Any, line: Line, axis: Window) -> Any:
@@ -34,8 +36,8 @@ def draw_map(axes: Any, x: Any, y: Any, line: Line, axis: Window) -> Any:
         edges = [np.arange(len(values) + 1) - 0.5 for values in (columns, rows)]
         colors = axes.pcolormesh(*edges, cells, norm=norm, cmap="viridis")
         axes.set_facecolor("lightgrey")
-        _label(axes.set_xticks, columns)
-        _label(axes.set_yticks, rows)
+        _label(axes.set_xticks, columns, _COLUMNS)
+        _label(axes.set_yticks, rows, _ROWS)
         x, y = i, j
     else:
         colors = axes.scatter(x, y, c=median, norm=norm, cmap="viridis", s=60)
@@ -49,14 +51,18 @@ def draw_map(axes: Any, x: Any, y: Any, line: Line, axis: Window) -> Any:
         axes.plot(x[line.chosen], y[line.chosen], label="best", **star, **marks)
     below, above = (axis.outside(line)[mark].any() for mark in "v^")
     extend = ("both" if above else "min") if below else ("max" if above else "neither")
-    return axes.figure.colorbar(colors, ax=axes, extend=extend)
+    bar = axes.figure.colorbar(colors, ax=axes, extend=extend)
+    axis.set_ticks(bar.ax)
+    return bar
 
 
-def _label(set_ticks: Any, values: np.ndarray[Any, Any]) -> None:
-    """Labels some cells with as few digits as tell all of them apart."""
+def _label(set_ticks: Any, values: np.ndarray[Any, Any], most: int) -> None:
+    """Labels every cell or every few, with the digits that tell neighbours apart."""
+    gaps = np.pad(np.diff(values), 1, constant_values=np.inf)
+    room = 0.05 * np.minimum(gaps[1:], gaps[:-1])
     for digits in range(2, 18):
         labels = [f"{value:.{digits}g}" for value in values]
-        if len(set(labels)) == len(values):
+        if (abs(np.array(labels, float) - values) <= room).all():
             break
-    some = np.linspace(0, len(values) - 1, min(_LABELS, len(values))).round()
-    set_ticks(some, [labels[int(k)] for k in some])
+    some = range(0, len(values), math.ceil(len(values) / most))
+    set_ticks(some, [labels[k] for k in some])

@@ -45,7 +45,8 @@ class Measurements:
           ValueError: there is no such metric.
         """
         lengths = np.diff(self.steps).astype(np.float64)
-        sums = np.cumsum(self.losses * lengths, axis=-1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums = np.cumsum(self.losses * lengths, axis=-1)
         known: dict[str, np.ndarray[Any, Any]] = {
             "loss": self.losses,
             "mean_loss": sums / np.cumsum(lengths),
@@ -79,6 +80,15 @@ class Measurements:
             return values
         self.curves(metric)  # checks the name
         return self.initial_losses
+
+    def course(self, metric: str) -> np.ndarray[Any, Any]:
+        """Values of a metric before the first step and at each evaluation, (R, S, E).
+
+        Raises:
+          ValueError: there is no such metric.
+        """
+        later = self.curves(metric)[..., 1 - len(self.steps) :]
+        return np.concatenate([self.initial(metric)[..., np.newaxis], later], axis=-1)
 
     def best(
         self, metric: str | None = None, mode: Mode | None = None
@@ -133,7 +143,8 @@ class Measurements:
             )
         values = values.astype(np.float64) * (1 if mode == "min" else -1)
         worst = np.where(np.isfinite(values) & ~self.diverged(), values, np.inf)
-        scores: np.ndarray[Any, Any] = np.median(worst, axis=1)
+        with np.errstate(over="ignore"):  # the mean of two values in the middle
+            scores: np.ndarray[Any, Any] = np.median(worst, axis=1)
         return scores
 
     def mode_of(self, metric: str) -> Mode | None:
@@ -152,7 +163,7 @@ class Measurements:
         last = self.losses[..., -1]
         ends = [last, *(m[..., -1] for m in self.metrics.values())]
         finite = np.all(np.isfinite(ends), axis=0)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             first = np.median(self.initial_losses)
             fall = first - np.min(last, where=finite, initial=first)
             limit = first + _DIVERGENCE * np.maximum(abs(first), fall)

@@ -90,9 +90,7 @@ class Window(NamedTuple):
         """Sets scale and limits of the axes, and shades the margins."""
         if self.log:
             axes.set_yscale("log")
-            if self.high < _SHORT * self.low:
-                axes.set_yticks(*_ticks(self.low, self.high))
-                axes.set_yticks([], minor=True)
+        self.set_ticks(axes)
         ends = np.array([self.low, self.high])
         low, high = np.log10(ends) if self.log else ends
         below, above = (_ROW * rows for rows in self.rows)
@@ -106,10 +104,36 @@ class Window(NamedTuple):
                     [0, 1], start, stop, transform=axes.transAxes, **shade
                 )
 
+    def set_ticks(self, axes: Any) -> None:
+        """Sets more ticks than the powers of ten on a short logarithmic axis."""
+        if not self.log or self.high > _SHORT * self.low:
+            return
+        ends = math.log10(self.low), math.log10(self.high)
+        powers = range(math.floor(ends[0]), math.ceil(ends[1]))
+        ticks = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
+        ticks = [tick for tick in ticks if self.low <= tick <= self.high]
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_yticks([], minor=True)
+
     def draw(
-        self, axes: Any, line: Line, style: Style, row: int = 0, **labels: str | None
+        self,
+        axes: Any,
+        line: Line,
+        style: Style,
+        row: int = 0,
+        best: str | None = None,
+        **labels: str | None,
     ) -> None:
-        """Draws a line, its band, and marks where its median is outside."""
+        """Draws a line, its band, and marks where its median is outside.
+
+        Args:
+          axes: where to draw.
+          line: what to draw.
+          style: color, dashes and markers.
+          row: row of the marks, from the end of the axis.
+          best: label of the emphasised point.
+          **labels: ``label`` of the line and ``band`` of the band.
+        """
         color, median = style.color, line.median
         every = max(1, len(line.x) // 8)
         draw_band(
@@ -125,8 +149,9 @@ class Window(NamedTuple):
             markevery=(row * every // 6, every),
         )
         chosen = np.arange(len(line.x)) == line.chosen
+        large = {"color": color, "linestyle": "", "markersize": 8}
         axes.plot(
-            line.x[chosen], median[chosen], style.marker, color=color, markersize=8
+            line.x[chosen], median[chosen], marker=style.marker, label=best, **large
         )
         for mark, where in self.outside(line).items():
             height = _ROW * (row + 0.5)
@@ -152,7 +177,7 @@ class Window(NamedTuple):
 
     def coincide(self, one: Line, other: Line) -> bool:
         """Whether the medians of two lines are drawn at nearly the same places."""
-        if not np.array_equal(one.x, other.x):
+        if not np.array_equal(one.x, other.x) or np.isnan(one.median).all():
             return False
         a, b = (np.clip(line.median, self.low, self.high) for line in (one, other))
         low, high = self.low, self.high
@@ -167,17 +192,9 @@ class Window(NamedTuple):
                 axes.plot([], [], mark, color="grey", markersize=4, label=meaning)
 
 
-def _ticks(low: float, high: float) -> tuple[list[float], list[str]]:
-    """Ticks of a short logarithmic axis, and their labels."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
-    ticks = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
-    ticks = [tick for tick in ticks if low <= tick <= high]
-    return ticks, [f"{tick:g}" for tick in ticks]
-
-
 def window(
     lines: Sequence[Line],
-    start: float,
+    start: np.ndarray[Any, Any],
     best: np.ndarray[Any, Any],
     mode: Mode,
     rows: int = 1,
@@ -186,14 +203,15 @@ def window(
 
     Args:
       lines: all that is drawn.
-      start: value before training.
+      start: values before training, of which the median counts.
       best: values that are not cut off, unless a logarithmic axis cannot hold them.
       mode: whether low or high values are better.
       rows: lines of a panel, each of which has its own row of marks.
     """
     drawn = np.concatenate([line.values.ravel() for line in lines])
     drawn = drawn[np.isfinite(drawn)]
-    known = np.append(best, start)
+    start = nan_percentile(finite(start).ravel(), 50)
+    known = np.append(finite(best), start)
     known = known[np.isfinite(known)]
     if not known.size:
         known = drawn if drawn.size else np.zeros(1)
@@ -206,6 +224,8 @@ def window(
     inside = drawn[(drawn >= low - margin) & (drawn <= high + margin)]
     if inside.size:
         low, high = float(np.min(inside)), float(np.max(inside))
+    if log and high - low < math.log10(_LOG):
+        log, low, high = False, 10**low, 10**high
     size = max(abs(low), abs(high))
     pad = 0.04 * (high - low) if high - low > 1e-6 * size else 0.1 * size or 1.0
     low, high = low - pad, high + pad

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optax_extras.tuning._drawing import (
+    HEIGHT,
     SMALL,
     STYLES,
     WIDTH,
@@ -33,16 +34,15 @@ def draw_sweep(
     figure = new_figure(WIDTH, 4.2)
     left, right = figure.subplots(1, 2)
     grid = [sweep.hyperparameters[name][rows] for name in names]
-    label = plain(f"{metric} after {sweep.steps[-1]} steps")
+    label = plain(f"{metric} after {sweep.steps[-1]} steps", HEIGHT)
     if len(names) == 2:
         bar = draw_map(left, grid[0], grid[1], line, axis)
         bar.set_label(label)
-        left.set_ylabel(plain(names[1]))
+        left.set_ylabel(plain(names[1], HEIGHT))
     else:
         axis.apply(left)
-        axis.draw(
-            left, line._replace(x=grid[0]), STYLES[0], label="median", band="all seeds"
-        )
+        line = line._replace(x=grid[0])
+        axis.draw(left, line, STYLES[0], best="best", label="median", band="all seeds")
         _draw_divergence(left, grid[0], sweep.diverged()[rows].mean(axis=1))
         set_scale(left, "x", grid[0])
         axis.explain(left, [line])
@@ -88,11 +88,12 @@ def _final(
     found = np.isfinite(sweep.scores()[best])
     chosen = int(np.flatnonzero(rows == best)[0]) if found else None
     line = Line(np.arange(len(rows)), values[rows], chosen)
-    start = float(np.median(sweep.initial(metric)))
-    mode = sweep.mode_of(metric)
-    if mode is None:
-        mode = "max" if np.median(values[best]) > start else "min"
-    best = best if sweep.mode_of(metric) is None else sweep.best_row(metric)
+    start, mode = finite(sweep.initial(metric)), sweep.mode_of(metric)
+    if mode is None:  # that in which the row that is best by the goal went
+        rises = np.median(values[best] - start[best]) > 0
+        mode = "max" if rises else "min"
+    else:
+        best = sweep.best_row(metric)
     return rows, line, window([line], start, values[best], mode)
 
 
@@ -108,10 +109,9 @@ def _draw_divergence(axes: Any, x: Any, shares: Any) -> None:
 
 def _draw_best(sweep: Measurements, axes: Any) -> None:
     """Losses of the row that is best by the task's goal."""
-    losses = sweep.losses[sweep.best_row()]
-    line = Line(sweep.steps[1:], finite(losses).T)
-    start = float(np.median(sweep.initial_losses))
-    axis = window([line], start, losses[:, -1], "min")
+    losses = sweep.course("loss")[sweep.best_row()]
+    line = Line(sweep.steps, finite(losses).T)
+    axis = window([line], losses[:, 0], losses[:, -1], "min")
     axis.apply(axes)
     axis.draw(axes, line, STYLES[0], label="median", band="all seeds")
     axis.explain(axes, [line])
