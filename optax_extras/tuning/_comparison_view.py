@@ -114,7 +114,12 @@ def view_of(
                 name,
                 f"{goal.metric} after {steps} steps",
             ),
-            Side(windows[1], f"training with the best {those}", "step", goal.reported),
+            Side(
+                windows[1],
+                f"reported: {goal.reported} with the best {those}",
+                "step",
+                goal.reported,
+            ),
         ),
         target,
         f"{first.task}: {steps} steps, {len(first.seeds)} seeds"

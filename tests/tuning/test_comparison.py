@@ -77,8 +77,9 @@ def test_steps_to_target_count_from_where_it_is_kept():
 
 
 def test_a_seed_that_diverged_never_keeps_the_target():
-    losses = np.array([[[1.0], [1.0], [1e9]]])
-    one = result(falling(0.1, seeds=3), losses=np.repeat(losses, 3, axis=2))
+    values = [[[2.0, 2.0, 2.0, 0.1], [2.0, 2.0, 0.1, 0.1], [2.0, 0.1, 0.1, 0.1]]]
+    losses = np.array([[[1.0] * 3, [1.0] * 3, [1e9] * 3]])
+    one = result(values, losses=losses)
     assert one.diverged().tolist() == [[False, False, True]]
     (summary,) = Comparison({"x": one}).summaries()
     assert (summary.highest, summary.steps_to_target) == (np.inf, 30)
@@ -107,7 +108,8 @@ def test_one_metric_chooses_and_another_is_reported():
     np.testing.assert_allclose(right.get_lines()[0].get_ydata(), metrics["test"][1, 0])
     assert left.get_ylabel() == "validation after 30 steps"
     assert right.get_ylabel() == "test"
-    assert "by validation" in left.get_title()
+    assert left.get_title() == "choice of learning_rate by validation"
+    assert right.get_title() == "reported: test with the best learning_rate"
 
 
 def test_the_best_at_an_end_of_the_grid():
