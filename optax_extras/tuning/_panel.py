@@ -24,9 +24,6 @@ _SHORT = 1e3
 # Smallest value that a logarithmic axis is made for.
 _TINY = 1e-290
 
-# Values that axes cannot hold, because their limits would overflow.
-_HUGE = 1e300
-
 # Distance of lines that coincide, as a share of the height of the axes.
 _EQUAL = 0.01
 
@@ -39,9 +36,9 @@ _MEANINGS = {
 
 
 def finite(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Values in double precision, with NaN for those that no axis can hold."""
+    """Values in double precision, with NaN in place of infinities."""
     values = values.astype(np.float64)
-    return np.where(abs(values) < _HUGE, values, np.nan)
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 class Line(NamedTuple):
