@@ -1,5 +1,9 @@
 """Runs the conformance suite on optax's own optimizers, and writes the report of it.
 
+``python docs/conformance_optax.py`` runs all of them, in about twelve minutes, and
+writes the page. With names, such as ``optax.sgd optax.contrib.madgrad``, it runs these
+and prints the page.
+
 Every failure is shown again by lines of JAX and optax alone, `reproductions/CHECK.py`.
 They are written for one alias, and run for each that fails the check with three things
 replaced: the line `tx = …`, the line `make = …` and the arguments of `update(g, s, p`.
@@ -7,79 +11,42 @@ They must raise the exception of the check, or `AssertionError` where it compare
 nothing on an alias that passes the check. Otherwise the exit status is 1.
 """
 
-import dataclasses
+import argparse
 import datetime
 import platform
 import re
 import sys
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import optax
+from conformance_tables import (
+    CALLED,
+    FAILED,
+    Alias,
+    folded,
+    listed,
+    matrix,
+    shortened,
+    summary,
+)
 
 from optax_extras import testing
-from optax_extras.testing._aliases import LEFT_OUT, RATES
+from optax_extras.testing._aliases import LEFT_OUT
 
 DOCS = Path(__file__).parent
 MODULES = ("optax", "optax.contrib")
-# What an alias is called with, where that is not its learning rate.
-ARGUMENTS = {"noisy_sgd": "0.1, key=7", "schedule_free": "optax.sgd(0.1), 0.1"}
-# Its factory, where not all arguments may become arrays.
-FACTORIES = {
-    "adopt": "lambda rate: optax.contrib.adopt(rate)",
-    "galore": "lambda rate: optax.contrib.galore(rate)",
-    "madgrad": "lambda rate: optax.contrib.madgrad(rate)",
-    "muon": "lambda rate, adam_b2=0.999: optax.contrib.muon(rate, adam_b2=adam_b2)",
-    "noisy_sgd": "lambda rate: optax.noisy_sgd(rate, key=7)",
-    "schedule_free": "lambda rate: optax.contrib.schedule_free(optax.sgd(rate), rate)",
-}
-# What its update needs beside gradients, state and parameters.
-EXTRA = {
-    **dict.fromkeys(("momo", "momo_adam", "polyak_sgd"), ", value=1.0"),
-    "lbfgs": ", value=optax.tree.sum(p), grad=g, value_fn=optax.tree.sum",
-    "sophia": ", obj_fn=optax.tree.sum",
-}
-CELLS = {"failed": "✗", "passed": " ", "not applicable": "·"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Alias:
-    """An optimizer of optax, and its results by the names of the checks."""
-
-    module: str
-    spec: testing.Spec
-    results: dict[str, testing.Result]
-
-    @property
-    def path(self) -> str:
-        """Where to import it from."""
-        return f"{self.module}.{self.spec.name}"
-
-    @property
-    def lines(self) -> tuple[str, str, str]:
-        """What is its own in a reproduction."""
-        name, values = self.spec.name, self.spec.hyperparameters
-        rate = next((str(values[r]) for r in RATES if r in values), "")
-        return (
-            f"tx = {self.path}({ARGUMENTS.get(name, rate)})",
-            f"make = {FACTORIES.get(name, self.path)}",
-            f"update(g, s, p{EXTRA.get(name, '')}",
-        )
-
-    def fails(self, check: str) -> bool:
-        """Whether it fails a check."""
-        return not self.results[check].ok
-
-
-def adapted(code: str, alias: Alias, aliases: list[Alias]) -> str:
-    """Lines with the alias that they are written for replaced."""
+def adapted(code: str, alias: Alias, known: Mapping[str, Alias]) -> str:
+    """Lines with the alias that they are written for, one of `known`, replaced."""
     names = re.findall(r"^(?:tx|make) = ([\w.]+)", code, re.MULTILINE)
     if alias.path in names:
         return code
-    shown = next((other for other in aliases if other.path in names), alias)
+    shown = next((known[name] for name in names if name in known), alias)
     own = code
     for old, new in zip(shown.lines, alias.lines, strict=True):
         own = own.replace(old, new)
@@ -106,45 +73,9 @@ def alike(error: Exception | None, known: Exception | None) -> bool:
     return type(error) is type(known) and str(error)[:30] == str(known)[:30]
 
 
-def shortened(message: str) -> str:
-    """A message without what differs from alias to alias."""
-    text = " ".join(message.split())
-    text = re.sub(
-        r"\[[-+.\w\s]+,[^]]*\]", lambda m: "[nan, …]" if "nan" in m[0] else "[…]", text
-    )
-    text = re.sub(r",? at \S+:", ":", text)  # where in the tree
-    return text if len(text) <= 110 else text[:110].rpartition(" ")[0] + " …"
-
-
-def listed(aliases: Iterable[Alias]) -> str:
-    """The aliases in words."""
-    return ", ".join(f"`{alias.path}`" for alias in aliases)
-
-
-def matrix(module: str, aliases: list[Alias]) -> str:
-    """The table of a module: failing checks by aliases."""
-    mine = [alias for alias in aliases if alias.module == module]
-    rows, whole = [], []
-    for check in aliases[0].results:
-        if any(alias.fails(check) for alias in mine):
-            cells = (CELLS[alias.results[check].status] for alias in mine)
-            rows.append(f"| [{check}](#{check}) | {' | '.join(cells)} |")
-        else:
-            whole.append(f"`{check}`")
-    return f"""\
-### `{module}`
-
-{", ".join(f"{i} `{alias.spec.name}`" for i, alias in enumerate(mine, 1))}
-
-| check | {" | ".join(map(str, range(1, len(mine) + 1)))} |
-| --- |{" :-: |" * len(mine)}
-{chr(10).join(rows)}
-
-None of them fails these {len(whole)} checks: {", ".join(whole)}.
-"""
-
-
-def section(check: testing.Check, aliases: list[Alias]) -> tuple[str, int, int]:
+def section(
+    check: testing.Check, aliases: list[Alias], known: Mapping[str, Alias]
+) -> tuple[str, int, int]:
     """A failing check on the page, how often it fails, and how often its lines do."""
     path = DOCS / "reproductions" / f"{check.name}.py"
     code = path.read_text() if path.exists() else "raise NotImplementedError"
@@ -153,22 +84,24 @@ def section(check: testing.Check, aliases: list[Alias]) -> tuple[str, int, int]:
     for alias in (alias for alias in aliases if alias.fails(check.name)):
         result = alias.results[check.name]
         groups.setdefault(shortened(result.message), []).append(alias)
-        if alike(raised(adapted(code, alias, aliases)), result.error):
+        if alike(raised(adapted(code, alias, known)), result.error):
             reproduced += 1
         else:
             missing.append(alias)
     failures = reproduced + len(missing)
     passing = [a for a in aliases if a.results[check.name].status == "passed"]
     passing.sort(key=lambda a: a.spec.name != "sgd")  # the best known comes first
-    controls = (a for a in passing if raised(adapted(code, a, aliases)) is None)
+    controls = (a for a in passing if raised(adapted(code, a, known)) is None)
     control = next(controls, None)
     outcome = f"Reproduced: {reproduced} of {failures}. "
     if control is not None:
         outcome += f"The lines pass with `{control.path}`."
     elif passing:
-        outcome += f"**The lines of `{check.name}` pass with no alias that passes it.**"
+        outcome += (
+            f"**The lines of `{check.name}` pass with no optimizer that passes it.**"
+        )
     else:
-        outcome += "No alias passes this check."
+        outcome += "No optimizer passes this check."
     if missing:
         outcome += f"\n\n**Not reproduced: {check.name} of {listed(missing)}.**"
     held, _, rest = check.documentation.partition("Why:")
@@ -191,62 +124,98 @@ Source: {check.source}
     return text, failures, reproduced
 
 
-def main() -> None:
-    """Runs everything and writes the page."""
-    jax.config.update("jax_num_cpu_devices", 8)
-    started = time.perf_counter()
-    aliases = []
-    for module in MODULES:
-        for spec in testing.aliases_of(module):
-            print(f"{module}.{spec.name}", flush=True)
-            results = testing.check_transformation(spec, on_fail="collect")
-            aliases.append(Alias(module, spec, {r.check: r for r in results}))
+def find() -> dict[str, Alias]:
+    """Every optimizer by its path; without results."""
+    found = (
+        Alias(module, spec, {})
+        for module in MODULES
+        for spec in testing.aliases_of(module)
+    )
+    return {alias.path: alias for alias in found}
+
+
+def checked(alias: Alias) -> Alias:
+    """An optimizer with its results."""
+    print(alias.path, file=sys.stderr, flush=True)
+    results = testing.check_transformation(alias.spec, on_fail="collect")
+    return Alias(alias.module, alias.spec, {r.check: r for r in results})
+
+
+def page(aliases: list[Alias], known: Mapping[str, Alias], started: float) -> str:
+    """The report; what was not reproduced is in bold."""
     checks = [testing.CHECKS[name] for name in aliases[0].results]
     failing = [c for c in checks if any(alias.fails(c.name) for alias in aliases)]
-    sections = [section(check, aliases) for check in failing]
-    texts, failures, reproduced = zip(*sections, strict=True)
+    texts: dict[str, list[str]] = {"contract": [], "advice": []}
+    failures, reproduced = 0, 0
+    for check in failing:
+        text, failed, shown = section(check, aliases, known)
+        texts[check.severity].append(text)
+        failures, reproduced = failures + failed, reproduced + shown
     devices = f"{jax.device_count()} {jax.default_backend()} devices"
     left_out = ", ".join(f"`{name}` ({why})" for name, why in LEFT_OUT.items())
-    rows = ("` | `".join(alias.lines) for alias in aliases)
-    page = f"""\
+    marks = ", ".join(f"{mark} {CALLED[name]}" for name, mark in FAILED.items())
+    tables = "\n".join(matrix(module, aliases) for module in MODULES)
+    rows = ("| `" + "` | `".join(alias.lines) + ")` |\n" for alias in aliases)
+    lines = "| `tx = …` | `make = …` | `update(g, s, p…` |\n| --- | --- | --- |\n"
+    return f"""\
 # Conformance of optax's optimizers
 
-What `optax_extras.testing` finds on the optimizers that optax exports, written by
-`python docs/conformance_optax.py` on {datetime.date.today()}.
+What `optax_extras.testing` finds on the {len(aliases)} optimizers that optax exports.
 
-- {len(aliases)} aliases, the functions of optax that return a transformation and take a
-  learning rate. Left out are {left_out}.
-- {len(checks)} checks, of which {len(failing)} fail for some alias.
-- {sum(failures)} failures, {sum(reproduced)} of them reproduced without this library.
-- optax {optax.__version__}, JAX {jax.__version__} on {devices}, Python
-  {platform.python_version()}, {time.perf_counter() - started:.0f} seconds.
+## Summary
 
-A contract is what optax documents or tests or what JAX needs; advice is what this
-suite recommends beyond it. A failure here is a difference from what
-the suite holds, and not necessarily a bug for optax's users.
+{summary(aliases)}
+{reproduced} of the {failures} failures are reproduced below by lines of JAX and optax
+alone.
 
-## Results
+`python docs/conformance_optax.py` wrote this page on {datetime.date.today()} with optax
+{optax.__version__} and JAX {jax.__version__} on {devices}, Python
+{platform.python_version()}, in {time.perf_counter() - started:.0f} seconds. An
+optimizer is a function that returns a transformation and takes a learning rate. Left
+out are {left_out}.
 
-✗ fails, a blank passes, and · does not apply. Columns are aliases.
+## Every check and optimizer
 
-{chr(10).join(matrix(module, aliases) for module in MODULES)}
-## Failures
+A column is an optimizer: {marks}, a blank passes, · does not apply.
 
-For each check: what it holds, why, the messages of the aliases that fail it, and lines
-that show the fault with JAX and optax alone. They are written for one alias; those of
-the others are in the [last table](#lines-of-each-alias). All have been run on every
-alias that fails, where they must raise the check's exception, or an `AssertionError`
-where the check compares; and on one that passes, where they must raise nothing.
+{folded("The tables of all checks that fail", tables)}
+## How to read a failure
 
-{chr(10).join(texts)}
-## Lines of each alias
+For each check: what it holds, why, the messages of the optimizers that fail it, and
+lines that show the fault with JAX and optax alone. They are written for one optimizer;
+those of the others are in the [last table](#lines-of-each-optimizer). All have been run
+on every optimizer that fails, where they must raise the check's exception, or an
+`AssertionError` where the check compares; and on one that passes, where they must raise
+nothing.
 
-| `tx = …` | `make = …` | `update(g, s, p…` |
-| --- | --- | --- |
-{chr(10).join(f"| `{row})` |" for row in rows)}
-"""
-    (DOCS / "conformance-optax.md").write_text(page)
-    sys.exit("\n".join(re.findall(r"\*\*(Not .+|The .+)\*\*", page)) or None)
+## Contracts broken
+
+{chr(10).join(texts["contract"])}
+## Advice not followed
+
+{chr(10).join(texts["advice"])}
+## Lines of each optimizer
+
+{folded("What takes the place of a reproduction's own", lines + "".join(rows))}"""
+
+
+def main() -> None:
+    """Runs the suite and writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="such as optax.sgd")
+    names = parser.parse_args().names
+    jax.config.update("jax_num_cpu_devices", 8)
+    started = time.perf_counter()
+    known = find()
+    if unknown := set(names) - known.keys():
+        parser.error(f"optax has no optimizer {', '.join(sorted(unknown))}")
+    aliases = [checked(known[name]) for name in names or known]
+    text = page(aliases, known, started)
+    if names:
+        print(text)
+    else:
+        (DOCS / "conformance-optax.md").write_text(text)
+    sys.exit("\n".join(re.findall(r"\*\*(Not .+|The .+)\*\*", text)) or None)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,22 @@
-"""Gradient noise, momentum and adaptive smoothing as optax gradient transformations."""
+"""Gradient noise, momentum and adaptive smoothing as optax gradient transformations.
+
+The tools are imported at first use: `optax_extras.tasks`, `optax_extras.testing` and
+`optax_extras.tuning`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
 
 from optax_extras import adaptive, momentum, noise, schedules
 from optax_extras.adaptive import *  # noqa: F403
 from optax_extras.momentum import *  # noqa: F403
 from optax_extras.noise import *  # noqa: F403
 from optax_extras.schedules import *  # noqa: F403
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from optax_extras import tasks as tasks, testing as testing, tuning as tuning
 
 __version__ = "0.1.0"
 
@@ -14,3 +26,17 @@ __all__ = [
     *adaptive.__all__,
     *schedules.__all__,
 ]
+
+_TOOLS = ("tasks", "testing", "tuning")
+
+if not TYPE_CHECKING:  # to a type checker, every name would be an attribute
+
+    def __getattr__(name: str) -> "ModuleType":
+        """Imports a tool at first use."""
+        if name in _TOOLS:
+            return importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_TOOLS})

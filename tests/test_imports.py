@@ -14,16 +14,17 @@ from specs import families
 FAMILIES = families()
 BASE = {"_core", "typing"}
 LIBRARY = BASE | {"", *FAMILIES}
+TOOLS = {"tasks", "testing", "tuning"}
 # From each part of the package, "" being its root, to the parts that it may import.
 LAYERS = {
     "typing": BASE,
     "_core": BASE,
     **dict.fromkeys(FAMILIES, BASE | set(FAMILIES)),
-    "": set(FAMILIES),
+    "": {*FAMILIES, *TOOLS},
     "tasks": LIBRARY,
     "tuning": LIBRARY | {"tasks"},
     "testing": LIBRARY | {"tasks"},
-    "cli": LIBRARY | {"tasks", "tuning", "testing"},
+    "cli": LIBRARY | TOOLS,
 }
 GRAPH = import_graph(Path(ox.__file__).parent)
 
@@ -36,11 +37,31 @@ def test_arrows_run_one_way():
     assert wrong_arrows(GRAPH, LAYERS, FAMILIES) == []
 
 
-def test_importing_stays_light():
-    heavy = ("matplotlib", "sklearn", "typer", "rich", "pytest", "flax")
-    code = f"import sys, optax_extras; print([m for m in {heavy} if m in sys.modules])"
-    command = [sys.executable, "-c", code]
-    assert subprocess.check_output(command, text=True).strip() == "[]"
+HEAVY = ("matplotlib", "sklearn", "typer", "rich", "pytest", "flax")
+USES_THE_TOOLS = f"""
+import sys, optax_extras as ox
+heavy = {HEAVY}
+tools = [f"optax_extras.{{name}}" for name in {sorted(TOOLS)}]
+assert not {{*heavy, *tools}} & sys.modules.keys()
+assert {TOOLS} <= set(dir(ox)) and "noisy_sgd" in dir(ox)
+assert not {{*heavy, *tools}} & sys.modules.keys()  # nor does `dir` import them
+ox.tasks.quadratic, ox.testing.Spec, ox.tuning.sweep
+assert ox.tuning is sys.modules["optax_extras.tuning"]
+assert not set(heavy) & sys.modules.keys()
+"""
+
+
+def test_importing_stays_light_and_tools_come_at_first_use():
+    subprocess.run([sys.executable, "-c", USES_THE_TOOLS], check=True)
+
+
+def test_an_unknown_attribute_is_refused():
+    with pytest.raises(AttributeError, match="'optax_extras' has no attribute 'tunin'"):
+        ox.tunin  # noqa: B018  # the access is the test
+
+
+def test_type_checkers_see_the_tools():
+    assert GRAPH[""] >= TOOLS
 
 
 GOOD = {
@@ -122,7 +143,7 @@ def test_a_circle_is_found(house, module, text):
         ("tuning/__init__.py", "from house import testing", "tuning imports testing"),
         ("tuning/__init__.py", "from house.cli import main", "tuning imports cli"),
         ("tuning/__init__.py", "from ..cli import main", "tuning imports cli"),
-        ("__init__.py", "from house import tuning", "the package imports tuning"),
+        ("__init__.py", "from house import cli", "the package imports cli"),
         ("typing.py", "from jax._src.typing import A", "typing imports jax._src"),
         ("typing.py", "import optax._src.base", "typing imports optax._src.base"),
         ("_helpers.py", "", "_helpers has no layer"),

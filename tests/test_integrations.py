@@ -92,6 +92,28 @@ def test_equinox_training_step(name):
     assert float(loss(model)) < before / 10
 
 
+def test_an_equinox_model_with_integers_is_told_how_to_filter():
+    class Model(eqx.Module):
+        weight: jax.Array
+        table: jax.Array
+
+    model, tx = Model(jnp.ones(3), jnp.arange(3)), ox.adasmooth(0.05)
+
+    def loss(model):
+        return jnp.sum(model.weight[model.table] ** 2)
+
+    advice = r"at \.table; .* `eqx\.filter\(model, eqx\.is_inexact_array\)`"
+    with pytest.raises(TypeError, match=f"`params` must .* int32 {advice}"):
+        tx.init(eqx.filter(model, eqx.is_array))
+    state = tx.init(eqx.filter(model, eqx.is_inexact_array))
+    with pytest.raises(
+        TypeError, match=rf"`updates` must .* {advice} and `eqx\.filter_"
+    ):
+        tx.update(jax.grad(loss, allow_int=True)(model), state, model)
+    updates, _ = tx.update(eqx.filter_grad(loss)(model), state, model)
+    assert float(loss(eqx.apply_updates(model, updates))) < float(loss(model))
+
+
 def test_equinox_serialisation_of_the_noise_state(tmp_path):
     tx = ox.add_decayed_noise(key=jax.random.key(1))
     state = tx.update(jnp.zeros(3), tx.init(jnp.zeros(3)))[1]

@@ -3,7 +3,8 @@
 #
 # AdaSmooth is Adam whose first-moment decay $\beta_1$ is larger while the gradient is
 # steady and smaller while it changes. (It is not the AdaSmooth of [Lu
-# 2022](https://arxiv.org/abs/2204.00825).) It was recommended for noisy labels and for
+# 2022](https://arxiv.org/abs/2204.00825).) It has no paper: it comes from an informal
+# description of the method, which recommends it over Adam for noisy labels and for
 # non-stationary losses. You will see its $\beta_1$ at work, comparisons with Adam,
 # which its literal form does not beat, its two weaknesses with the options that remedy
 # them, and how to chain it with clipping and a decaying learning rate.
@@ -160,7 +161,7 @@ RATE = 0.003
 mended = {"normalize": True, "debias": "product"}
 variants = {
     "literal": ({}, ORANGE),
-    "normalize=True": (mended, BLUE),
+    'normalize=True, debias="product"': (mended, BLUE),
 }
 
 
@@ -258,7 +259,8 @@ axes.set(xlabel="step", ylabel="β₁ₜ", ylim=(0.86, 1.0))
 axes.legend(loc="lower left")
 axes.set_title(
     f"A jumping quadratic: median and range of {SEEDS} seeds\n"
-    f"β₁ from 0 to 0.99, normalize=True, smoothness e⁻ᵛ, learning rate {TRACE_RATE}"
+    f'β₁ from 0 to 0.99, normalize=True, debias="product", smoothness e⁻ᵛ,'
+    f" learning rate {TRACE_RATE}"
 )
 plt.show()
 print(f"β₁ before a jump {np.median(before):.3f}, after it {np.median(after):.3f}")

@@ -3,11 +3,12 @@
 #
 # Add Gaussian noise to every gradient, and let its variance decay as training goes on
 # (Neelakantan et al. 2015, [arXiv 1511.06807](https://arxiv.org/abs/1511.06807)).
-# Early on the noise is large enough to leave a place where plain descent would stay;
-# later it is gone, and the method converges.
+# Early on, enough noise leaves a place where plain descent would stay; later it is
+# gone, and the method converges.
 #
-# You will see the annealing curve, an escape from a poor minimum, a network that cannot
-# start without noise, one that does not need it, and what makes this noise repeatable:
+# You will see the annealing curve, how much noise it takes to leave a poor minimum (a
+# hundred times the default), a network that cannot start without noise, one that does
+# not need it, and what makes this noise repeatable:
 # the same on 1 and 8 devices, after a restart, and at full resolution in bfloat16.
 #
 # In a hurry? `OPTAX_EXTRAS_SHORT=1` in the environment takes fewer steps and seeds.
@@ -144,10 +145,14 @@ print(f"largest relative error over {HORIZON} steps: {annealing_error:.3f}")
 # the better minimum is on the right. The loop is compiled once, and `vmap` runs it
 # over seeds and over $\eta$. Each seed's key is split: one part for the start, one for
 # the noise. The same seed starts at the same place with and without noise.
+#
+# The default, $\eta = 0.01$, is too little noise here, so the picture also shows
+# $\eta = 1$. Beside them is Adam without noise: at a large learning rate its steps are
+# long enough to leave.
 
 # %%
 POOR, GOOD = jnp.array([-1.0, 0.0]), jnp.array([1.0, 0.0])
-WALK_RATE, WALK_STEPS, WALK_ETA = 0.4, 500, 1.0
+WALK_RATE, WALK_STEPS, DEFAULT_ETA, WALK_ETA = 0.4, 500, 0.01, 1.0
 
 
 def landscape(p):
@@ -157,13 +162,8 @@ def landscape(p):
     return 0.1 * jnp.sum(p**2) - well(POOR, 0.2) - well(GOOD, 0.6)
 
 
-def walk(key, eta, start):
+def descend(start_key, optimizer, start):
     """The path of one seed, shape [WALK_STEPS, 2]."""
-    start_key, noise_key = jax.random.split(key)
-    optimizer = optax.chain(
-        ox.add_decayed_noise(eta, GAMMA, key=noise_key),
-        optax.scale_by_learning_rate(WALK_RATE),
-    )
     params = start + 0.15 * jax.random.normal(start_key, (2,))
 
     def step(carry, _):
@@ -174,6 +174,21 @@ def walk(key, eta, start):
 
     carry = (params, optimizer.init(params))
     return jax.lax.scan(step, carry, None, length=WALK_STEPS)[1]
+
+
+def walk(key, eta, start):
+    """Descent with noise."""
+    start_key, noise_key = jax.random.split(key)
+    optimizer = optax.chain(
+        ox.add_decayed_noise(eta, GAMMA, key=noise_key),
+        optax.scale_by_learning_rate(WALK_RATE),
+    )
+    return descend(start_key, optimizer, start)
+
+
+def walk_with_adam(key, rate):
+    """Adam without noise, from the same starts."""
+    return descend(jax.random.split(key)[0], optax.adam(rate), POOR)
 
 
 over_seeds = jax.vmap(walk, in_axes=(0, None, None))
@@ -192,7 +207,16 @@ def share_in_good(paths):
 
 
 share = {name: share_in_good(path) for name, path in paths.items()}
-without, with_noise = 0, int(np.flatnonzero(etas == WALK_ETA)[0])
+without = 0
+by_default, with_noise = (
+    int(np.argmin(abs(etas - e))) for e in (DEFAULT_ETA, WALK_ETA)
+)
+adam_rates = np.array([0.1, 0.4, 1.0], np.float32)
+over_rates = jax.vmap(jax.vmap(walk_with_adam, (0, None)), (None, 0))
+adam_paths = np.asarray(jax.jit(over_rates)(keys, adam_rates))
+adam_share = share_in_good(adam_paths)
+for rate, good in zip(adam_rates, adam_share, strict=True):
+    print(f"Adam without noise, learning rate {rate:g}: {good:.1%} leave the poor well")
 
 # %% picture="gradient-noise-landscape"
 grid_x, grid_y = np.meshgrid(np.linspace(-2, 2, 161), np.linspace(-1.4, 1.4, 113))
@@ -200,27 +224,26 @@ points = jnp.stack([grid_x, grid_y], -1).reshape(-1, 2)
 heights = np.asarray(jax.vmap(landscape)(points)).reshape(grid_x.shape)
 drawn = 12
 
-figure, panels = plt.subplots(1, 2, figsize=(10, 4.1), sharex=True, sharey=True)
-for axes, index, color in (
-    (panels[0], without, ORANGE),
-    (panels[1], with_noise, BLUE),
-):
+columns = (
+    ("η = 0.01, the default", paths["poor"][by_default], ORANGE),
+    ("η = 1, a hundred times it", paths["poor"][with_noise], BLUE),
+    ("no noise, Adam at rate 1", adam_paths[-1], GREEN),
+)
+figure, panels = plt.subplots(1, 3, figsize=(12, 3.7), sharex=True, sharey=True)
+for axes, (name, walked, color) in zip(panels, columns, strict=True):
     axes.grid(False)
     axes.contour(grid_x, grid_y, heights, levels=24, cmap="Greys_r", linewidths=0.7)
-    some = paths["poor"][index, :drawn]
+    some = walked[:drawn]
     for path in some:
         axes.plot(*path.T, color=color, alpha=0.35, linewidth=0.6)
     axes.plot(*some[:, -1].T, "o", color=color, markersize=7, markeredgecolor="black")
     axes.set(xlabel="x", xticks=range(-2, 3), xlim=(-2, 2), ylim=(-1.4, 1.4))
     axes.set_aspect("equal")
-    axes.set_title(
-        f"η = {etas[index]:g}: {share['poor'][index]:.0%} of {WALKERS} seeds"
-        " end in the right well"
-    )
+    axes.set_title(f"{name}:\n{share_in_good(walked):.0%} end in the right well")
 panels[0].set_ylabel("y")
 figure.suptitle(
-    f"Paths of {drawn} seeds; dots are their ends. Learning rate {WALK_RATE}, γ ="
-    f" {GAMMA}, {WALK_STEPS} steps",
+    f"Paths of {drawn} of {WALKERS} seeds; dots are their ends. SGD at learning rate"
+    f" {WALK_RATE}, γ = {GAMMA}, {WALK_STEPS} steps",
     fontsize="medium",
 )
 plt.show()
@@ -229,8 +252,8 @@ plt.show()
 # ### How much noise, and when it harms
 #
 # The same program runs over a grid of $\eta$, and from both wells. With too little
-# noise no walker leaves its well. Too much noise does not decay within the run, and
-# even walkers that started in the better well leave it.
+# noise, the default among it, no walker leaves its well. Too much noise does not decay
+# within the run, and even walkers that started in the better well leave it.
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 4))
@@ -535,9 +558,11 @@ def overlap(a, b):
 # The stage adds what the formula says.
 assert annealing_error < 0.05
 
-# Noise leaves the poor well, none does not, and too much stays nowhere.
-assert share["poor"][without] == 0
+# A hundred times the default leaves the poor well, the default and none do not, and too
+# much stays nowhere. Adam leaves without noise, at a large rate.
+assert share["poor"][without] == share["poor"][by_default] == 0
 assert share["poor"][with_noise] > 0.7
+assert adam_share[-1] == 1
 assert share["good"][with_noise] > 0.95
 assert share["good"][-1] < 0.5
 

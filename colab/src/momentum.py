@@ -35,7 +35,7 @@ import optax_extras as ox
 from optax_extras.tuning import digits
 
 SHORT = os.environ.get("OPTAX_EXTRAS_SHORT") == "1"
-SEEDS = 5 if SHORT else 10
+SEEDS = 5 if SHORT else 20
 STEPS = 150 if SHORT else 300
 EPOCHS = 2 if SHORT else 8
 
@@ -402,12 +402,24 @@ plt.show()
 for decay, curve in by_decay.items():
     found = zip(rates / (1 - decay), median(curve), strict=True)
     print(f"γ = {decay:g};", ", ".join(f"{e:.3g}: {loss:.2g}" for e, loss in found))
+ratios = []
+for row in range(5):  # plain descent at ten times the rate
+    plain_end, heavy_end = by_decay[0.0][2 + row, :, -1], by_decay[0.9][row, :, -1]
+    ratios.append(np.median(heavy_end) / np.median(plain_end))
+    print(
+        f"η / (1 − γ) = {rates[2 + row]:g}: γ = 0.9 ends at {ratios[row]:.2f} times the"
+        f" loss of plain descent, lower in {np.sum(heavy_end < plain_end)} of {SEEDS}"
+    )
 
 # %% [markdown]
-# The curves of plain descent and of moderate momentum coincide: on this task momentum
-# acts as a larger step, and plain descent with that step does as well. Digits seems to
-# have no valley narrow enough. The curve of $\gamma = 0.99$ differs, but its best loss
-# is within the seeds' range of plain descent's.
+# Plain descent and $\gamma = 0.9$ share five effective rates. Up to 0.3 their losses
+# differ by a few percent at most: momentum acts as a larger step, and plain descent
+# with that step does as well. With larger steps it does not. At 1 momentum ends lower
+# with every seed. At 3 its median is less than half that of plain descent, whose loss
+# varies far more from seed to seed, and with some seeds is the lower one.
+#
+# The curve of $\gamma = 0.99$ differs from the others, but its best loss is within the
+# seeds' range of plain descent's.
 #
 # ## Raising momentum from 0.5 to 0.99
 #
@@ -589,12 +601,16 @@ for name in ("heavy ball", "Nesterov"):
 assert np.median(valley_end["bias-corrected"]) > np.median(valley_end["plain"])
 assert two_forms < 1e-4
 
-# Digits: far ahead at one rate; at one effective rate, no further.
+# Digits: far ahead at one rate. At one effective rate, no further while it is small,
+# ahead with every seed at 1, and steadier at 3.
 ends = {decay: curve[..., -1] for decay, curve in by_decay.items()}
 assert ends[0.9][LOW].max() < ends[0.0][LOW].min() / 2
-for plain_row, heavy_row in ((2, 0), (3, 1), (4, 2)):  # plain at ten times the rate
-    ratio = np.median(ends[0.9][heavy_row]) / np.median(ends[0.0][plain_row])
-    assert 0.9 < ratio < 1.1
+assert all(0.95 < ratio < 1.05 for ratio in ratios[:3])
+assert np.all(ends[0.9][3] < ends[0.0][5])
+assert ratios[3] < 0.9
+assert ratios[4] < 0.5
+assert np.ptp(ends[0.9][4]) < np.ptp(ends[0.0][6]) / 2
+assert np.any(ends[0.9][4] > ends[0.0][6])
 far = np.median(ends[0.99][1]) / np.median(ends[0.0][5])  # both at η / (1 − γ) = 1
 assert abs(np.log(far)) > 0.3
 best = {decay: end[np.argmin(median(by_decay[decay]))] for decay, end in ends.items()}

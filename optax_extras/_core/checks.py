@@ -5,15 +5,19 @@ checked for shape and dtype only: reading a value would block until the device h
 computed it, and a tracer has no value.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from optax_extras._core.leaves import is_none
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def number(
@@ -95,10 +99,12 @@ def decay(name: str, value: Any, *, schedule: bool = False) -> Any:
 
 
 def positive_integer(name: str, value: Any) -> Any:
-    """Checks that a number is a positive integer; of a JAX array only the dtype."""
+    """Checks that a number is a positive int32; of a JAX array only the dtype."""
     if not jnp.issubdtype(getattr(value, "dtype", type(value)), np.integer):
         raise TypeError(f"`{name}` must be an integer, got {value!r}")
-    checked = number(name, value, ">= 1", lambda x: x >= 1)
+    checked = number(
+        name, value, ">= 1 and <= 2**31 - 1", lambda x: 1 <= x <= 2**31 - 1
+    )
     return checked if isinstance(checked, jax.Array) else int(value)
 
 
@@ -140,6 +146,25 @@ def floating_dtype(name: str, value: Any) -> Any:
     return jax.dtypes.canonicalize_dtype(dtype)
 
 
+def requires_key(factory: Callable[P, T]) -> Callable[P, T]:
+    """Makes a factory that draws say what to pass if it is called without `key`.
+
+    optax's factories also take the key by position or as `seed`.
+    """
+
+    @functools.wraps(factory)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if "key" not in kwargs:
+            instead = ", in place of `seed`" if "seed" in kwargs else ""
+            raise TypeError(
+                f"`{factory.__name__}` needs the keyword argument `key`{instead}: an"
+                " int, or a key from `jax.random.key`"
+            )
+        return factory(*args, **kwargs)
+
+    return call
+
+
 def check_gradients(updates: Any, buffers: Any) -> None:
     """Raises unless `updates` are inexact and fit the state's `buffers`."""
     check_inexact("updates", updates)
@@ -161,8 +186,9 @@ def check_inexact(name: str, tree: Any) -> None:
             what = f"dtype {dtype}" if dtype is not None else repr(leaf)
             raise TypeError(
                 f"`{name}` must have floating-point or complex leaves of 16 bits or"
-                f" more, got {what} at"
-                f" {_show(path)}; exclude such leaves with `optax.masked`"
+                f" more, got {what} at {_show(path)}; exclude such leaves with"
+                " `optax.masked`, or those of an Equinox model with `eqx.filter(model,"
+                " eqx.is_inexact_array)` and `eqx.filter_grad`"
             )
 
 

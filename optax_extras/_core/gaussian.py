@@ -286,4 +286,18 @@ def _path_key(entry: Any) -> Any:
             f"noise needs tree paths that are the same in every process, got the key"
             f" {entry!r}, whose repr contains a memory address"
         )
-    return entry
+    return _built_in(entry)
+
+
+def _built_in(key: Any) -> Any:
+    """The built-in value that equals a NumPy, bool, float or enum key.
+
+    JAX does not tell trees with equal keys apart: it compiles once for both.
+    """
+    if isinstance(key, tuple):
+        return tuple(map(_built_in, key))
+    if isinstance(key, str):
+        return str.__str__(key)
+    if isinstance(key, (int, float, np.integer, np.floating, np.bool_)):
+        return int(key) if key % 1 == 0 else float(key)
+    return key

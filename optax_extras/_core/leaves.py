@@ -108,7 +108,9 @@ def add_scaled(x: Any, *terms: tuple[jax.Array, jax.Array]) -> jax.Array:
         return x
 
     total: jax.Array = by_part(
-        add, jnp.asarray(x).astype(compute), *(y.astype(compute) for _, y in terms)
+        add,
+        jnp.asarray(x).astype(compute),
+        *(jnp.asarray(y).astype(compute) for _, y in terms),
     )
     return total.astype(dtype)
 

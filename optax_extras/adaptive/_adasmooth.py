@@ -49,12 +49,12 @@ def scale_by_adasmooth(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Scales gradients like Adam, with a longer memory while they are steady.
 
-    The source recommends it over Adam for noisy labels, reinforcement learning and
-    non-stationary losses. On this library's tasks (docs/evidence.md) it did not differ
-    from Adam with wrong labels, and was worse than Adam with a minimum that jumps. With
-    the defaults its memory barely adapts (see below); try ``normalize=True`` and
-    ``debias="product"``, and compare with plain Adam. It stores one more copy of the
-    gradient than Adam.
+    The method has no paper. Its source is an informal description, which recommends it
+    over Adam for noisy labels, reinforcement learning and non-stationary losses. On
+    this library's tasks (docs/evidence.md) it did not differ from Adam with wrong
+    labels, and was worse than Adam with a minimum that jumps. With the defaults its
+    memory barely adapts (see below); try ``normalize=True`` and ``debias="product"``,
+    and compare with plain Adam. It stores one more copy of the gradient than Adam.
 
     With :math:`\beta_{1,\min}` = ``b1_min``, :math:`\beta_{1,\max}` = ``b1_max``,
     :math:`\beta_2` = ``b2``, :math:`\gamma` = ``gamma``, :math:`\epsilon` = ``eps``,
@@ -270,8 +270,9 @@ def adasmooth(
       mu_dtype: real dtype of the first moment; by default each parameter's.
       scope: ``"tree"``, ``"leaf"`` or ``"element"``.
       normalize: whether to make the change independent of the gradient's scale.
-      smoothness: a function from the average change to [0, 1]; None means the source's.
-      debias: ``"power"`` (the source) or ``"product"`` (exact).
+      smoothness: a function from the average change v to [0, 1]; None means
+        :math:`\sigma(-v)`.
+      debias: ``"power"`` (literal) or ``"product"`` (exact).
       weight_decay: :math:`\lambda`, at least 0, decoupled as in AdamW; a number, a 0-d
         array or a schedule. Unless it is 0, ``update`` needs ``params``.
       mask: which leaves have weight decay: a tree of booleans or a function of the

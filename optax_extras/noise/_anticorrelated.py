@@ -12,6 +12,7 @@ from optax_extras.noise import _stage
 from optax_extras.typing import AxisName, KeyLike, ScalarOrSchedule
 
 
+@checks.requires_key
 def add_anticorrelated_noise(
     stddev: ScalarOrSchedule,
     *,
@@ -25,8 +26,9 @@ def add_anticorrelated_noise(
     away from it. On average the method minimises the loss plus a penalty of
     :math:`\sigma^2/2` times the trace of its Hessian, which favours wide minima. Use it
     in full-batch training, where the paper reports a higher test accuracy with it, and
-    a smaller gain or none with independent noise. Anneal ``stddev`` or stop the noise
-    before you evaluate: the parameters are displaced by :math:`\xi_t`.
+    a smaller gain or none with independent noise; docs/evidence.md tests the claim on
+    mini-batches. Anneal ``stddev`` or stop the noise before you evaluate: the
+    parameters are displaced by :math:`\xi_t`.
 
     **Place it last in a chain, after the learning rate**: the noise has the unit of the
     parameters and must not be scaled by the rate. With :math:`\sigma` = ``stddev``,
@@ -112,6 +114,7 @@ def _noise(
     )
 
 
+@checks.requires_key
 def anti_pgd(
     learning_rate: ScalarOrSchedule, stddev: ScalarOrSchedule, *, key: KeyLike
 ) -> optax.GradientTransformationExtraArgs:

@@ -22,6 +22,7 @@ class PSGLDState(NamedTuple):
     nu: optax.Updates  # V; the parameters' shapes, real, float32 or wider
 
 
+@checks.requires_key
 def add_langevin_noise(
     learning_rate: ScalarOrSchedule,
     temperature: ScalarOrSchedule = 1.0,
@@ -135,6 +136,7 @@ def _noise(
     )
 
 
+@checks.requires_key
 def sgld(
     learning_rate: ScalarOrSchedule,
     temperature: ScalarOrSchedule = 1.0,
@@ -194,6 +196,7 @@ def _scaled_by_root(x: Any, nu: jax.Array, eps: Scalar) -> jax.Array:
     return scaled
 
 
+@checks.requires_key
 def psgld(
     learning_rate: ScalarOrSchedule,
     temperature: ScalarOrSchedule = 1.0,

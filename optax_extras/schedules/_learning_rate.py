@@ -25,8 +25,8 @@ def inverse_time_decay(
         \eta_t = \frac{\eta_0}{1 + k\, t / T}
 
     The sum of the rates diverges and the sum of their squares converges: Robbins and
-    Monro's condition for stochastic descent to converge. The decay is slow; for a fixed
-    number of steps, a cosine schedule usually ends at a lower loss.
+    Monro's condition for stochastic descent to converge. The decay is slow: to divide
+    the rate by n takes (n − 1) T / k steps.
 
     Args:
       init_value: the rate at t = 0, at least 0.
@@ -58,7 +58,9 @@ def inverse_time_decay(
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         dtype = jnp.result_type(float)
         if staircase:
-            periods = (jnp.asarray(count) // transition_steps).astype(dtype)
+            steps = jnp.asarray(count)
+            length = scalars.scalar(transition_steps, steps.dtype)
+            periods = (steps // length).astype(dtype)
         else:
             periods = scalars.scalar(count, dtype) / scalars.scalar(
                 transition_steps, dtype

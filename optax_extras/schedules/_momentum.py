@@ -53,7 +53,8 @@ def sutskever_momentum(
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         dtype = jnp.result_type(float)
-        stage = (jnp.asarray(count) // steps_per_stage).astype(dtype)
+        steps = jnp.asarray(count)
+        stage = (steps // scalars.scalar(steps_per_stage, steps.dtype)).astype(dtype)
         # 0.5 / (stage + 1) is 2^(−1 − log2(stage + 1)) without rounding a logarithm.
         return jnp.minimum(1 - 0.5 / (stage + 1), scalars.scalar(max_value, dtype))
 

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from optax_extras.tasks._batches import batches_of_step
+from optax_extras.tasks._names import named
 from optax_extras.tasks._task import Goal, Task
 
 
+@named()
 def quadratic(dimensions: int = 20, condition: float = 100.0) -> Task:
     """Quadratic ½ Σ aᵢ xᵢ² with curvatures aᵢ from 1/``condition`` to 1, log-spaced.
 
@@ -33,6 +35,7 @@ def quadratic(dimensions: int = 20, condition: float = 100.0) -> Task:
     return _deterministic("quadratic", _sphere(dimensions), value)
 
 
+@named()
 def noisy_quadratic(
     dimensions: int = 20, condition: float = 100.0, deviation: float = 0.1
 ) -> Task:
@@ -72,6 +75,7 @@ def noisy_quadratic(
     )
 
 
+@named()
 def jumping_quadratic(dimensions: int = 20, every: int = 100) -> Task:
     """½ ‖x − c‖² / n, whose minimum c is drawn anew every ``every`` steps.
 

@@ -6,12 +6,16 @@ import numpy as np
 
 SPLIT_SEED = 0
 
+Array = np.ndarray[Any, Any]
+# Inputs and targets of the parts ``train``, ``validation`` and ``test``.
+Parts = dict[str, tuple[Array, Array]]
 
-def load(name: str, *, classes: bool) -> tuple[np.ndarray[Any, Any], ...]:
-    """Loads a data set as x_train, x_test, y_train, y_test.
 
-    A fixed quarter is the test set, stratified where the targets are classes. Inputs
-    and numeric targets are standardised with the statistics of the training set.
+def load(name: str, *, classes: bool) -> Parts:
+    """Loads the parts of a data set, each as inputs and targets.
+
+    Inputs and numeric targets are standardised with the statistics of the training
+    part.
 
     Args:
       name: name of the data set, as in scikit-learn's ``load_<name>``.
@@ -25,24 +29,36 @@ def load(name: str, *, classes: bool) -> tuple[np.ndarray[Any, Any], ...]:
     """
     try:
         from sklearn import datasets
-        from sklearn.model_selection import train_test_split
         from sklearn.preprocessing import StandardScaler
     except ImportError as error:
         raise ImportError(
             f"the {name} task needs scikit-learn: pip install 'optax-extras[cli]'"
         ) from error
     x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
-    x_train, x_test, y_train, y_test = train_test_split(
-        x, y, test_size=0.25, random_state=SPLIT_SEED, stratify=y if classes else None
-    )
-    scaler = StandardScaler().fit(x_train)
+    rows = split(y, classes=classes)
+    x = StandardScaler().fit(x[rows["train"]]).transform(x)
     if not classes:
-        mean, deviation = y_train.mean(), y_train.std()
-        y_train, y_test = (y_train - mean) / deviation, (y_test - mean) / deviation
-    kind = np.int32 if classes else np.float32
-    return (
-        scaler.transform(x_train).astype(np.float32),
-        scaler.transform(x_test).astype(np.float32),
-        y_train.astype(kind),
-        y_test.astype(kind),
-    )
+        known = y[rows["train"]]
+        y = (y - known.mean()) / known.std()
+    x, y = x.astype(np.float32), y.astype(np.int32 if classes else np.float32)
+    return {part: (x[indices], y[indices]) for part, indices in rows.items()}
+
+
+def split(targets: Array, *, classes: bool) -> dict[str, Array]:
+    """Indices of the examples in each part.
+
+    A fixed quarter is the test part, and a fixed quarter of the others the validation
+    part. Both are stratified where the targets are classes.
+    """
+    from sklearn.model_selection import train_test_split
+
+    def divide(rows: Array) -> tuple[Array, Array]:
+        kinds = targets[rows] if classes else None
+        larger, quarter = train_test_split(
+            rows, test_size=0.25, random_state=SPLIT_SEED, stratify=kinds
+        )
+        return larger, quarter
+
+    others, test = divide(np.arange(len(targets)))
+    train, validation = divide(others)
+    return {"train": train, "validation": validation, "test": test}

@@ -64,6 +64,30 @@ class Task:
 
     Raises:
       TypeError: an attribute is of another type.
+
+    Examples:
+      >>> import jax.numpy as jnp, numpy as np, optax
+      >>> from optax_extras.tuning import Goal, Task, minibatches, sweep
+      >>> x = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+      >>> y = x @ np.float32([1, -2, 3])
+      >>> def loss(weights, batch, key):
+      ...     x, y = batch
+      ...     return jnp.mean((x @ weights - y) ** 2)
+      >>> task = Task(
+      ...     name="regression",
+      ...     init=lambda key: jnp.zeros(3),
+      ...     batches=minibatches((x, y), batch_size=16),
+      ...     loss=loss,
+      ...     evaluate=lambda weights: {"error": loss(weights, (x, y), None)},
+      ...     goal=Goal("error", "min"),
+      ... )
+      >>> rates = {"learning_rate": [0.01, 0.1]}
+      >>> result = sweep(task, optax.sgd, rates, steps=50, seeds=3)
+      >>> result.best()
+      {'learning_rate': 0.1}
+      >>> first, *_, last = result.metrics["error"][1, 0]
+      >>> bool(last < 0.01 * first)
+      True
     """
 
     name: str

@@ -47,7 +47,7 @@ class Result:
     status: Status
     message: str
     seconds: float
-    error: Exception | None = None
+    error: BaseException | None = None
 
     @property
     def ok(self) -> bool:
@@ -91,13 +91,13 @@ class BoundCheck:
     def run(self) -> Result:
         """Runs it; a failure is in the result."""
         started = time.perf_counter()
-        error: Exception | None = None
+        error: BaseException | None = None
         status: Status = "passed"
         try:
             message = self.check.function(self.subject) or ""
         except NotApplicableError as reason:
             status, message = "not applicable", str(reason)
-        except Exception as failure:
+        except (Exception, SystemExit) as failure:  # a factory may call `sys.exit`
             status, message, error = "failed", _describe(failure), failure
         if self.expected_failure is not None:
             if status == "failed":
@@ -116,11 +116,15 @@ class BoundCheck:
         )
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
     if isinstance(error, ConformanceError):
         return str(error)
+    try:
+        text = str(error)
+    except Exception:  # an author's exception may have no text
+        return type(error).__name__
     # What JAX adds to a message, such as where its frames were removed, is no news.
-    text = re.split(r"\n-----|For simplicity, JAX", str(error))[0]
+    text = re.split(r"\n-----|For simplicity, JAX", text)[0]
     text = "\n".join(part.strip() for part in text.split("\n\n")[:3]).strip()
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

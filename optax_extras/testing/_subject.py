@@ -1,7 +1,7 @@
 """The transformation under check, with what several checks need of it."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -59,6 +59,20 @@ def _paraboloid(gradient: jax.Array, moved: jax.Array) -> jax.Array:
 def other_value(value: float) -> float:
     """Another legal value of a hyperparameter."""
     return 0.95 * value or 0.01
+
+
+def with_integers(
+    state: Any, paths: Collection[Any], value: Callable[[int], int]
+) -> Any:
+    """A state with other integers at some paths: a function of their largest value."""
+
+    def leaf(path: Any, x: Any) -> Any:
+        if path not in paths:
+            return x
+        dtype = jnp.result_type(x)
+        return jnp.array(value(np.iinfo(dtype).max), dtype)
+
+    return jax.tree.map_with_path(leaf, state)
 
 
 class Subject:
@@ -174,21 +188,31 @@ class Subject:
         return Steps(params, state, updates)
 
     def counters(self, state: Any) -> list[Any]:
-        """Paths of the state's integers that every update makes larger by one."""
-        states = [state]
-        for steps in (1, 2):
-            states.append(self.advance(parameters(), state=state, steps=steps).state)
-        return [
+        """Paths of the state's integers that every update makes larger by one.
+
+        They are those that count on from half of their range as well, and so are not
+        taken modulo a number.
+        """
+        paths = [
             path
-            for (path, first), *later in zip(
-                jax.tree.leaves_with_path(states[0]),
-                *map(jax.tree.leaves, states[1:]),
-                strict=True,
-            )
-            if jnp.ndim(first) == 0
-            and jnp.issubdtype(jnp.result_type(first), jnp.integer)
-            and [int(x) - int(first) for x in later] == [1, 2]
+            for path, leaf in jax.tree.leaves_with_path(state)
+            if jnp.ndim(leaf) == 0
+            and jnp.issubdtype(jnp.result_type(leaf), jnp.integer)
         ]
+        paths = self._counting(state, paths, steps=1)
+        paths = self._counting(state, paths, steps=2)
+        late = with_integers(state, paths, lambda largest: largest // 2)
+        return self._counting(late, paths, steps=1)
+
+    def _counting(self, state: Any, paths: list[Any], steps: int) -> list[Any]:
+        """Those paths whose integers are larger by one for each of some steps."""
+        if not paths:
+            return []
+        run = self.advance(parameters(), state=state, steps=steps)
+        before, after = (
+            dict(jax.tree.leaves_with_path(tree)) for tree in (state, run.state)
+        )
+        return [p for p in paths if int(after[p]) - int(before[p]) == steps]
 
     @functools.cached_property
     def eager(self) -> list[Steps]:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from optax_extras.tasks import Task
+from optax_extras.tuning._files import check_writable
 from optax_extras.tuning._programs import CompiledTrials, Measured
 from optax_extras.tuning._result import SweepResult
 
@@ -30,17 +31,30 @@ class Grid:
 class Chunks:
     """Finished chunks of a sweep, joined to one result and kept in a file."""
 
-    def __init__(self, task: Task, grid: Grid, path: str | Path | None):
+    def __init__(
+        self, task: Task, grid: Grid, path: str | Path | None, program: str = ""
+    ):
         """Reads the finished chunks, if the file exists.
 
+        Args:
+          task: what is trained.
+          grid: its trials.
+          path: the file, if there is one.
+          program: `fingerprint` of a trial.
+
         Raises:
-          ValueError: it is the file of another sweep.
+          OSError: the file cannot be read, or chunks cannot be saved in its folder.
+          ValueError: it is the file of another sweep, or damaged.
         """
-        self._task, self._grid, self._path = task, grid, path
+        self._task, self._grid, self._path, self._program = task, grid, path, program
         self._parts: list[Measured] = []
         self.compile_seconds = self.state_bytes_per_parameter = 0.0
-        if path is not None and Path(path).exists():
+        if path is None:
+            return
+        if Path(path).exists():
             self._read(SweepResult.load(path))
+        if self.finished < len(grid) and _writes():
+            check_writable(path)  # before anything is computed
 
     @property
     def finished(self) -> int:
@@ -50,13 +64,13 @@ class Chunks:
     def add(self, part: Measured) -> None:
         """Appends a chunk, of which rows beyond the grid are dropped, and saves all."""
         kept = len(self._grid) - self.finished
-        metrics = {name: values[:kept] for name, values in part.metrics.items()}
+        metrics = {name: _plain(m[:kept]) for name, m in part.metrics.items()}
         self._parts.append(
             Measured(
                 metrics, part.losses[:kept], part.initial_losses[:kept], part.seconds
             )
         )
-        if self._path is not None and jax.process_index() == 0:
+        if self._path is not None and _writes():
             self.result().save(self._path)
 
     def result(self) -> SweepResult:
@@ -77,6 +91,7 @@ class Chunks:
             run_seconds=sum(part.seconds for part in self._parts),
             state_bytes_per_parameter=self.state_bytes_per_parameter,
             planned=len(self._grid),
+            program=self._program,
         )
 
     def _read(self, found: SweepResult) -> None:
@@ -92,8 +107,14 @@ class Chunks:
             if not np.array_equal(ours, theirs):
                 raise ValueError(
                     f"`resume` is the file of another sweep: its {name} are {theirs},"
-                    f" not {ours}"
+                    f" not {ours}; got {self._path}"
                 )
+        if found.program != self._program:
+            raise ValueError(
+                "`resume` is the file of another sweep: its optimizer or its task"
+                " computes something else, or did so with other versions of JAX and"
+                f" optax; got {self._path}"
+            )
         self._parts = [
             Measured(
                 found.metrics, found.losses, found.initial_losses, found.run_seconds
@@ -101,6 +122,16 @@ class Chunks:
         ]
         self.compile_seconds = found.compile_seconds
         self.state_bytes_per_parameter = found.state_bytes_per_parameter
+
+
+def _writes() -> bool:
+    """Whether this process is the one that writes files."""
+    return jax.process_index() == 0
+
+
+def _plain(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """An array that NumPy can store: it knows no bfloat16, whose kind is V."""
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
 def device_memory() -> float:

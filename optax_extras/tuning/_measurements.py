@@ -27,6 +27,7 @@ class Measurements:
     run_seconds: float
     state_bytes_per_parameter: float
     planned: int
+    program: str = ""
 
     @property
     def seconds_per_step(self) -> float:

@@ -15,6 +15,7 @@ from jax.stages import Compiled
 
 from optax_extras.tasks import Task
 from optax_extras.tuning._factory import MakeOptimizer, keyed
+from optax_extras.tuning._points import Points
 from optax_extras.tuning._trial import descend, keys_of_seed
 
 
@@ -37,7 +38,9 @@ class CompiledTrials:
       start: maps parameters, hyperparameters and seeds to the carry of the scan.
       advance: runs ``eval_every`` steps, and returns the carry, their mean loss and the
         first of their losses; its first argument, the carry, is donated.
-      evaluate: maps parameters to metrics.
+      point: maps state and parameters to the point that is evaluated; None if that is
+        the parameters.
+      evaluate: maps a point to metrics.
       eval_every: steps between evaluations.
       bytes_needed: peak memory on each device.
       state_bytes_per_parameter: size of the optimizer's state.
@@ -47,6 +50,7 @@ class CompiledTrials:
     plan: Compiled
     start: Compiled
     advance: Compiled
+    point: Compiled | None
     evaluate: Compiled
     eval_every: int
     bytes_needed: int
@@ -69,14 +73,14 @@ class CompiledTrials:
         """
         started = time.perf_counter()
         carry = self.start(self.init(seeds), values, seeds)
-        metrics, losses, firsts = [_fetch(self.evaluate(carry[0]))], [], []
+        metrics, losses, firsts = [self._measure(*carry)], [], []
         for number in range(0, steps, self.eval_every):
             first = jnp.int32(number)
             plan = self.plan(seeds, first)
             carry, loss, first_loss = self.advance(
                 carry, values, seeds, plan, first, jnp.int32(steps)
             )
-            metrics.append(_fetch(self.evaluate(carry[0])))
+            metrics.append(self._measure(*carry))
             losses.append(_fetch(loss))
             firsts.append(first_loss)
             report(min(number + self.eval_every, steps))
@@ -86,6 +90,11 @@ class CompiledTrials:
             _fetch(firsts[0]),
             time.perf_counter() - started,
         )
+
+    def _measure(self, params: Any, state: Any) -> Any:
+        """Metrics of all trials, on the host."""
+        point = params if self.point is None else self.point(state, params)
+        return _fetch(self.evaluate(point))
 
 
 class _TaskPrograms:
@@ -127,9 +136,11 @@ class Trials:
         make_optimizer: MakeOptimizer,
         eval_every: int,
         sharding: NamedSharding | None,
+        points: Points,
     ):
         """Compiles nothing yet; `sharding` is that of the rows."""
         self._eval_every, self._sharding = eval_every, sharding
+        self._points = points
         self._task = _task_programs(task, eval_every, sharding)
 
         def start(params: Any, values: Any, seed: jax.Array) -> Any:
@@ -141,7 +152,7 @@ class Trials:
         ) -> Any:
             keys = keys_of_seed(seed)
             tx = keyed(make_optimizer, keys.optimizer)(**values)
-            step = partial(descend, task, tx, keys)
+            step = partial(descend, task, tx, keys, points)
 
             def guarded(carry: Any, entry: Any) -> Any:
                 # A shorter last segment runs the same program, with idle steps.
@@ -168,6 +179,9 @@ class Trials:
             out_shardings=sharding,
             donate_argnums=0,
         )
+        self._point = jax.jit(
+            jax.vmap(jax.vmap(points.of_evaluation)), out_shardings=sharding
+        )
 
     def compile(self, values: Any, seeds: jax.Array) -> CompiledTrials:
         """Compiles for the shapes of the arguments; JAX caches what it compiled."""
@@ -180,6 +194,10 @@ class Trials:
             ),
             jax.eval_shape(self._start, init, values, seeds),
         )
+        point, kept = None, _size(state)
+        if self._points.evaluated_elsewhere(state):
+            point = self._point.lower(state, params).compile()
+            kept += _size(params)
         advance = self._advance.lower(carry, values, seeds, plan, first, first)
         programs = {
             "advance": advance.compile(),
@@ -189,16 +207,17 @@ class Trials:
             "start": self._start.lower(init, values, seeds).compile(),
         }
         devices = 1 if self._sharding is None else self._sharding.num_devices
-        state_bytes = sum(s.size * s.dtype.itemsize for s in jax.tree.leaves(state))
         return CompiledTrials(
             **programs,
+            point=point,
             eval_every=self._eval_every,
-            # The state stays in memory while parameters are evaluated.
+            # What training goes on with stays in memory during the evaluation.
             bytes_needed=max(
                 _bytes(programs["advance"]),
-                _bytes(programs["evaluate"]) + state_bytes // devices,
+                _bytes(point),
+                _bytes(programs["evaluate"]) + kept // devices,
             ),
-            state_bytes_per_parameter=state_bytes
+            state_bytes_per_parameter=_size(state)
             / sum(p.size for p in jax.tree.leaves(params)),
         )
 
@@ -212,17 +231,25 @@ def trials_of(
     make_optimizer: MakeOptimizer,
     eval_every: int,
     sharding: NamedSharding | None,
+    points: Points,
 ) -> Trials:
-    """Cached `Trials` (LRU, 8); not cached if `make_optimizer` cannot be hashed."""
+    """Cached `Trials` (LRU, 8), if the optimizer's functions can be hashed."""
     try:
-        hash(make_optimizer)
+        hash((make_optimizer, points))
     except TypeError:
-        return Trials(task, make_optimizer, eval_every, sharding)
-    return _trials(task, make_optimizer, eval_every, sharding)
+        return Trials(task, make_optimizer, eval_every, sharding, points)
+    return _trials(task, make_optimizer, eval_every, sharding, points)
 
 
-def _bytes(compiled: Compiled) -> int:
+def _size(tree: Any) -> int:
+    """Bytes of the arrays of a tree."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def _bytes(compiled: Compiled | None) -> int:
     """Peak memory of a program on each device, its arguments included."""
+    if compiled is None:
+        return 0
     stats: Any = compiled.memory_analysis()
     sizes = (
         stats.argument_size_in_bytes,

@@ -9,11 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from optax_extras._core import checks
 from optax_extras._core.interrupts import interrupts_between_calls
 from optax_extras.tasks import Task
 from optax_extras.tuning._drawing import new_figure
 from optax_extras.tuning._factory import MakeOptimizer, check_factory, keyed
-from optax_extras.tuning._trial import check_loss, descend, keys_of_seed, seeds_of
+from optax_extras.tuning._points import PointOf, Points
+from optax_extras.tuning._task_checks import check_task
+from optax_extras.tuning._trial import descend, keys_of_seed, seeds_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -153,6 +156,7 @@ def lr_range_test(
     steps: int = 200,
     seeds: int | Sequence[int] = 5,
     smoothing: float = 0.9,
+    gradient_params: PointOf | None = None,
 ) -> LRRangeResult:
     """Trains each seed once with a learning rate that grows exponentially.
 
@@ -169,15 +173,20 @@ def lr_range_test(
       steps: number of updates, at least 2.
       seeds: number of seeds, counted from 0, or the seeds.
       smoothing: decay of the average of the losses, in [0, 1).
+      gradient_params: function of the optimizer's state and the parameters that
+        computes where gradients are taken. By default these are the look-ahead point of
+        `nesterov_lookahead`, found anywhere in the state, and the parameters of all
+        other methods.
 
     Returns:
       The losses and the learning rates that they suggest.
 
     Raises:
-      ValueError: a number is out of range, there are no seeds, or the loss is not a
-        scalar.
+      ValueError: a number is out of range, there are no seeds, a loss, a metric or the
+        goal of the task does not fit, or the point is not like the parameters.
       TypeError: ``make_optimizer`` does not take ``learning_rate``, or needs other
-        arguments.
+        arguments; a function of the task, or of the point, takes other arguments or
+        returns another type.
 
     Examples:
       >>> import optax
@@ -197,13 +206,14 @@ def lr_range_test(
             "`min_lr` and `max_lr` must be finite and above 0, the second the larger,"
             f" got {min_lr} and {max_lr}"
         )
-    if steps < 2:
+    if checks.positive_integer("steps", steps) < 2:
         raise ValueError(f"`steps` must be >= 2, got {steps}")
     if not 0 <= smoothing < 1:
         raise ValueError(f"`smoothing` must be in [0, 1), got {smoothing}")
     seed_array = seeds_of(seeds)
     check_factory(make_optimizer, ["learning_rate"])
-    check_loss(task)
+    check_task(task)
+    points = Points(gradient_params)
     rates = np.geomspace(min_lr, max_lr, steps)
 
     def trial(seed: jax.Array) -> jax.Array:
@@ -212,7 +222,8 @@ def lr_range_test(
 
         def step(carry: Any, entry: Any) -> Any:
             rate, *rest = entry
-            return descend(task, make(learning_rate=rate), keys, carry, rest)
+            tx = make(learning_rate=rate)
+            return descend(task, tx, keys, points, carry, rest)
 
         params = task.init(keys.init)
         carry = (params, make(learning_rate=jnp.float32(min_lr)).init(params))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optax_extras.tasks import Goal
+from optax_extras.tuning._files import read, write
 from optax_extras.tuning._measurements import Measurements
 from optax_extras.tuning._sweep_picture import draw_sweep
 
@@ -36,6 +37,8 @@ class SweepResult(Measurements):
       run_seconds: time to run and evaluate the finished chunks.
       state_bytes_per_parameter: size of the optimizer's state.
       planned: rows of the whole sweep, more than R if it was interrupted.
+      program: digest of what a trial computes, by which `sweep` knows the file to
+        resume; empty without one.
     """
 
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -99,8 +102,6 @@ class SweepResult(Measurements):
 
     def save(self, path: str | Path) -> None:
         """Writes an ``.npz`` file without pickles, which `load` reads."""
-        arrays = {f"hyperparameter/{k}": v for k, v in self.hyperparameters.items()}
-        arrays |= {f"metric/{k}": v for k, v in self.metrics.items()}
         head = {
             "format": _FORMAT,
             "task": self.task,
@@ -109,34 +110,33 @@ class SweepResult(Measurements):
             "run_seconds": self.run_seconds,
             "state_bytes_per_parameter": self.state_bytes_per_parameter,
             "planned": self.planned,
+            "program": self.program,
         }
-        # Renaming is atomic: an interrupt here leaves the last complete file.
-        unfinished = Path(f"{path}.unfinished")
-        with unfinished.open("wb") as file:
-            np.savez(
-                file,
-                allow_pickle=False,
-                head=np.array(json.dumps(head)),
-                seeds=self.seeds,
-                steps=self.steps,
-                losses=self.losses,
-                initial_losses=self.initial_losses,
-                **arrays,
-            )
-        unfinished.replace(path)
+        write(
+            path,
+            {
+                "head": np.array(json.dumps(head)),
+                "seeds": self.seeds,
+                "steps": self.steps,
+                "losses": self.losses,
+                "initial_losses": self.initial_losses,
+                **{f"hyperparameter/{k}": v for k, v in self.hyperparameters.items()},
+                **{f"metric/{k}": v for k, v in self.metrics.items()},
+            },
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> "SweepResult":
         """Reads a file that `save` wrote.
 
         Raises:
-          ValueError: it is another file.
+          OSError: it cannot be opened.
+          ValueError: it is another file, or damaged.
         """
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        arrays = read(path)
         head = json.loads(str(arrays.pop("head", "{}")))
         if head.pop("format", None) != _FORMAT:
-            raise ValueError(f"{path} is not a sweep that `save` wrote")
+            raise ValueError(f"{path} is not a sweep that `save` of this version wrote")
         groups: dict[str, dict[str, Any]] = {"hyperparameter": {}, "metric": {}}
         for name, array in arrays.items():
             kind, slash, key = name.partition("/")

@@ -10,13 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from optax_extras._core import checks
 from optax_extras._core.interrupts import interrupts_between_calls
 from optax_extras.tasks import Task
 from optax_extras.tuning._chunks import Chunks, Grid, device_memory, fit_chunks
 from optax_extras.tuning._factory import MakeOptimizer, check_factory
+from optax_extras.tuning._fingerprint import fingerprint
+from optax_extras.tuning._points import PointOf, Points
 from optax_extras.tuning._programs import trials_of
 from optax_extras.tuning._result import SweepResult
-from optax_extras.tuning._trial import check_loss, seeds_of
+from optax_extras.tuning._task_checks import check_task
+from optax_extras.tuning._trial import seeds_of
 
 
 def sweep(
@@ -33,6 +37,8 @@ def sweep(
     mesh: Mesh | None = None,
     resume: str | Path | None = None,
     on_progress: Callable[[int, int], object] = lambda done, total: None,
+    gradient_params: PointOf | None = None,
+    eval_params: PointOf | None = None,
 ) -> SweepResult:
     """Trains a task for every combination of hyperparameters and seeds.
 
@@ -67,9 +73,17 @@ def sweep(
       mesh: devices over which the rows are distributed. They may belong to several
         processes, each of which makes the same call.
       resume: path of an ``.npz`` file. Each finished chunk of ``trials_at_once`` rows
-        is saved there, and an interrupted sweep continues after its last chunk.
+        is saved there, and an interrupted sweep continues after its last chunk, if the
+        optimizer and the task still compute the same.
       on_progress: called with the number of updates done and their total, over all
         trials.
+      gradient_params: function of the optimizer's state and the parameters that
+        computes where gradients are taken. By default these are the look-ahead point of
+        `nesterov_lookahead`, found anywhere in the state, and the parameters of all
+        other methods.
+      eval_params: function of the same arguments that computes where metrics are
+        evaluated. By default these are the average of `optax.contrib.schedule_free`,
+        found anywhere in the state, and the parameters of all other methods.
 
     Returns:
       Metrics, losses and costs. After Ctrl-C they are those of the finished chunks, if
@@ -77,10 +91,13 @@ def sweep(
 
     Raises:
       ValueError: there are no values or no seeds, zipped values differ in number, a
-        number of steps is below 1, the loss is not a scalar, a row does not fit in
-        ``memory_limit``, or ``resume`` is the file of another sweep.
-      TypeError: ``make_optimizer`` does not take the hyperparameters, or needs other
-        arguments.
+        number of steps is out of range, a loss, a metric or the goal of the task does not
+        fit, a point is not like the parameters, a row does not fit in
+        ``memory_limit``, or ``resume`` is the file of another sweep or damaged.
+      OSError: ``resume`` cannot be read or written.
+      TypeError: a number of steps or rows is no integer; ``make_optimizer`` does not
+        take the hyperparameters, or needs other arguments; a function of the task, or of a point, takes other arguments or
+        returns another type.
 
     Examples:
       >>> import optax
@@ -95,29 +112,34 @@ def sweep(
       >>> sorted(best)
       ['learning_rate']
     """
+    steps = checks.positive_integer("steps", steps)
     eval_every = max(1, steps // 10) if eval_every is None else eval_every
-    for name, number in (
-        ("steps", steps),
-        ("eval_every", eval_every),
-        ("trials_at_once", 1 if trials_at_once is None else trials_at_once),
-        ("memory_limit", 1 if memory_limit is None else memory_limit),
-    ):
-        if number < 1:
-            raise ValueError(f"`{name}` must be >= 1, got {number}")
+    eval_every = checks.positive_integer("eval_every", eval_every)
+    if trials_at_once is not None:
+        trials_at_once = checks.positive_integer("trials_at_once", trials_at_once)
+    if memory_limit is not None:
+        memory_limit = checks.number(
+            "memory_limit", memory_limit, ">= 1", lambda x: x >= 1
+        )
     rows = _rows(hyperparameters, zipped)
     check_factory(make_optimizer, rows)
     grid = Grid(rows, seeds_of(seeds), np.array([*range(0, steps, eval_every), steps]))
-    check_loss(task)
+    check_task(task)
+    points = Points(gradient_params, eval_params)
     if mesh is not None and (trials_at_once or 0) % mesh.size:
         raise ValueError(
             f"`trials_at_once` must be a multiple of the mesh's {mesh.size} devices,"
             f" got {trials_at_once}"
         )
-    chunks = Chunks(task, grid, resume)
+    first_row = {name: values[0] for name, values in rows.items()}
+    program = (
+        "" if resume is None else fingerprint(task, make_optimizer, points, first_row)
+    )
+    chunks = Chunks(task, grid, resume, program)
     if chunks.finished == len(grid):
         return chunks.result()
     sharding = _sharding_of_rows(mesh)
-    trials = trials_of(task, make_optimizer, eval_every, sharding)
+    trials = trials_of(task, make_optimizer, eval_every, sharding, points)
     device_seeds = jnp.asarray(grid.seeds, jnp.uint32)
 
     def values(first: int, size: int) -> Any:

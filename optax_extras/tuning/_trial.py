@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from optax_extras.tasks import Task
+from optax_extras.tuning._points import Points
 
 
 class TrialKeys(NamedTuple):
@@ -29,35 +29,24 @@ def seeds_of(seeds: int | Sequence[int]) -> np.ndarray[Any, Any]:
     """Seeds as an array, from their number or one by one.
 
     Raises:
-      ValueError: there are none.
+      ValueError: there are none, or they are not integers from 0 to 2**32 - 1.
     """
-    array = np.asarray(range(seeds) if isinstance(seeds, int) else seeds)
+    array = np.asarray(seeds)
+    if (array.size and array.dtype.kind not in "iu") or array.ndim > 1:
+        raise ValueError(
+            f"`seeds` must be a number of seeds or a list of integers, got {seeds!r}"
+        )
+    if not array.ndim:
+        array = np.arange(array.item())
     if not array.size:
-        raise ValueError(f"`seeds` must not be empty, got {seeds}")
+        raise ValueError(f"`seeds` must not be empty, got {seeds!r}")
+    if array.min() < 0 or array.max() >= 2**32:
+        raise ValueError(f"`seeds` must be from 0 to 2**32 - 1, got {seeds!r}")
     return array
 
 
-def check_loss(task: Task) -> None:
-    """Checks the shape of a task's loss, by abstract evaluation.
-
-    Raises:
-      ValueError: the loss is not a scalar.
-    """
-
-    def loss(key: jax.Array) -> jax.Array:
-        plan = task.batches.plan(key, jnp.int32(0), 1)
-        batch = task.batches.take(jax.tree.map(lambda x: x[0], plan))
-        return task.loss(task.init(key), batch, key)
-
-    shape = jax.eval_shape(loss, jax.random.key(0)).shape
-    if shape:
-        raise ValueError(
-            f"the loss of task {task.name!r} must be a scalar, got shape {shape}"
-        )
-
-
 def descend(
-    task: Task, tx: Any, keys: TrialKeys, carry: Any, entry: Any
+    task: Task, tx: Any, keys: TrialKeys, points: Points, carry: Any, entry: Any
 ) -> tuple[Any, jax.Array]:
     """One training step in the form that `lax.scan` takes.
 
@@ -65,11 +54,12 @@ def descend(
       task: what is trained.
       tx: the whole optimizer.
       keys: keys of the trial.
+      points: where the gradient is taken.
       carry: parameters and state of the optimizer.
       entry: number of the step, and its entry of the plan of mini-batches.
 
     Returns:
-      The next carry, and the loss before the step.
+      The next carry, and the loss at the point where the gradient was taken.
     """
     params, state = carry
     step, plan = entry
@@ -78,6 +68,8 @@ def descend(
         key = jax.random.fold_in(keys.loss, step)
         return task.loss(params, task.batches.take(plan), key)
 
-    value, grads = jax.value_and_grad(loss)(params)
+    point = points.of_gradient(state, params)
+    value, grads = jax.value_and_grad(loss)(point)
     updates, state = tx.update(grads, state, params)
-    return (optax.apply_updates(params, updates), state), value
+    # Sums of half-precision losses would be rounded at every step.
+    return (optax.apply_updates(params, updates), state), value.astype(float)

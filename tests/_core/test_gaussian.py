@@ -1,5 +1,6 @@
 """The random streams: which bits, and which Gaussians they become."""
 
+import enum
 import subprocess
 import sys
 
@@ -293,6 +294,30 @@ def test_attribute_and_dict_key_are_one_name_and_types_are_not():
     assert words("s", key) != words("t", key)
     one, two, twelve = map(jax.tree_util.SequenceKey, (1, 2, 12))
     assert words("s", one, two) != words("s", twelve)
+
+
+class Name(enum.StrEnum):
+    W = "w"
+
+
+@pytest.mark.parametrize(
+    ("key", "equal"),
+    [
+        (3, np.int64(3)),
+        (1, True),
+        (1, np.bool_(True)),
+        (2, 2.0),
+        (0.5, np.float32(0.5)),
+        ("w", np.str_("w")),
+        ("w", Name.W),
+        ((0, "w"), (np.int64(0), Name.W)),
+    ],
+)
+def test_equal_dict_keys_are_one_path(key, equal):
+    # JAX compiles once for both, so that the first tree would decide the noise.
+    words = gaussian._hash_words
+    entries = map(jax.tree_util.DictKey, (key, equal))
+    assert len({words("s", entry) for entry in entries}) == 1
 
 
 def test_a_path_that_changes_between_processes_is_refused():

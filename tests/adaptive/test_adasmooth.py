@@ -363,6 +363,12 @@ def test_weight_decay_may_be_a_schedule():
     )
 
 
+def test_weight_decay_of_a_python_float():
+    tx = ox.adasmooth(0.1, weight_decay=0.5)
+    updates, _ = tx.update(2.0, tx.init(4.0), 4.0)
+    np.testing.assert_allclose(updates, -0.1 * (1 + 0.5 * 4), rtol=1e-5)
+
+
 def test_weight_decay_is_decoupled_and_masked():
     params = {"w": jnp.ones(2), "b": jnp.ones(2)}
     grads = jax.tree.map(jnp.ones_like, params)

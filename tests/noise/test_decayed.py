@@ -1,5 +1,7 @@
 """Gradient noise: its size, its independence, and what it does not depend on."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from scipy import stats
 import optax_extras as ox
 from optax_extras._core import gaussian
 
-from specs import SHARED_DRAW, spec
+from specs import SHARED_DRAW, factories, spec
 
 NOISE = {
     "supports": {"random", "complex"},
@@ -288,11 +290,26 @@ def test_bad_arguments(arguments, error, message):
         ox.add_decayed_noise(**{"key": 0, **arguments})
 
 
-def test_missing_and_unknown_arguments():
-    with pytest.raises(TypeError, match="required keyword-only argument: 'key'"):
-        ox.add_decayed_noise()
+def test_unknown_arguments():
     with pytest.raises(TypeError, match="unexpected keyword argument 'seed'"):
         ox.add_decayed_noise(key=0, seed=1)
+
+
+KEYED = [
+    function
+    for function in factories()
+    if (key := inspect.signature(function).parameters.get("key"))
+    and key.default is key.empty
+]
+
+
+@pytest.mark.parametrize("factory", KEYED, ids=lambda f: f.__name__)
+def test_a_factory_without_its_key_says_what_to_pass(factory):
+    needed = f"`{factory.__name__}` needs the keyword argument `key`"
+    with pytest.raises(TypeError, match=rf"^{needed}: an int, or a key"):
+        factory(0.1, 0.1, 0.5, 0)
+    with pytest.raises(TypeError, match=f"^{needed}, in place of `seed`: an int"):
+        factory(0.1, seed=0)
 
 
 @pytest.mark.parametrize(

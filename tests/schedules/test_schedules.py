@@ -51,6 +51,15 @@ def test_schedules_take_arrays_and_keep_strict_promotion():
         assert float(momentum(jnp.int32(10))) == pytest.approx(0.75)
 
 
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint32])
+def test_steps_of_another_integer_dtype_than_the_count(dtype):
+    with jax.numpy_dtype_promotion("strict"):
+        rate = ox.inverse_time_decay(0.1, 0.5, dtype(10), staircase=True)
+        assert float(rate(jnp.int32(29))) == pytest.approx(0.05)
+        momentum = ox.sutskever_momentum(0.9, dtype(10))
+        assert float(momentum(jnp.int32(19))) == pytest.approx(0.75)
+
+
 def test_transition_steps_may_be_a_numpy_integer():
     for steps in (np.int64(10), np.array(10)):
         assert float(ox.inverse_time_decay(1.0, 1.0, steps)(10)) == 0.5
@@ -67,7 +76,12 @@ def test_schedules_under_x64(x64):
     [
         (lambda: ox.inverse_time_decay(-1, 1), ValueError, "`init_value` must be"),
         (lambda: ox.inverse_time_decay(1, -1), ValueError, "`decay_rate` must be"),
-        (lambda: ox.inverse_time_decay(1, 1, 0), ValueError, "must be >= 1, got 0"),
+        (lambda: ox.inverse_time_decay(1, 1, 0), ValueError, "must be >= 1 and"),
+        (
+            lambda: ox.inverse_time_decay(1, 1, 2**31),
+            ValueError,
+            r"<= 2\*\*31 - 1, got",
+        ),
         (lambda: ox.inverse_time_decay(1, 1, 1.5), TypeError, "an integer, got 1.5"),
         (lambda: ox.inverse_time_decay(1, 1, True), TypeError, "an integer, got True"),
         (lambda: ox.inverse_time_decay(1, 1, 1, 1), TypeError, "`staircase` must be"),

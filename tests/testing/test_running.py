@@ -4,6 +4,9 @@ import re
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -133,6 +136,63 @@ def test_iterating():
 def test_bad_arguments(arguments, error, message):
     with pytest.raises(error, match=message):
         check_transformation(**arguments)
+
+
+class MuteError(Exception):
+    """Has no text."""
+
+    def __str__(self):
+        raise ValueError("no text")
+
+
+def exits():
+    sys.exit(3)
+
+
+def mute():
+    raise MuteError
+
+
+@pytest.mark.parametrize(
+    ("make", "message"), [(exits, "SystemExit: 3"), (mute, "MuteError")]
+)
+def test_a_factory_that_ends_oddly_fails(make, message):
+    (result,) = check_transformation(make, checks=["pure"], on_fail="collect")
+    assert (result.status, result.message) == ("failed", message)
+
+
+def every_third(learning_rate=0.1):
+    """Counts modulo 3, which never reaches the end of the counter."""
+
+    def update(updates, count, params=None):
+        skip = count % 3 == 2
+        moved = jax.tree.map(lambda g: jnp.where(skip, 0, -learning_rate) * g, updates)
+        return moved, (count + 1) % 3
+
+    return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
+
+
+def on_the_host():
+    """Computes its updates in NumPy, which `jax.export` cannot serialize."""
+
+    def negative(leaf):
+        shape = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        return jax.pure_callback(np.negative, shape, leaf, vmap_method="sequential")
+
+    return optax.stateless(lambda updates, params: jax.tree.map(negative, updates))
+
+
+@pytest.mark.parametrize(
+    ("make", "check", "status"),
+    [
+        (every_third, "count_at_its_end", "not applicable"),
+        (optax.set_to_zero, "sharding_is_kept", "passed"),
+        (on_the_host, "compiles_before_other_transformations", "not applicable"),
+    ],
+)
+def test_unusual_transformations_are_no_failures(make, check, status):
+    (result,) = check_transformation(make, checks=[check])
+    assert result.status == status
 
 
 def test_limits_are_held():

@@ -25,6 +25,7 @@ from optax_extras.tuning import (
     sweep,
 )
 from optax_extras.tuning._chunks import fit_chunks
+from optax_extras.tuning._points import Points
 from optax_extras.tuning._programs import Trials
 
 from plain_loop import train
@@ -247,6 +248,21 @@ def test_the_first_loss_is_that_of_the_initial_parameters():
     assert (result.losses[..., 1] != result.initial_losses).all()
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_losses_are_averaged_in_float32(dtype):
+    task = quadratic()
+    half = dataclasses.replace(task, loss=lambda *args: task.loss(*args).astype(dtype))
+    grid = {"learning_rate": [0.1]}
+    expected = sweep(task, optax.sgd, grid, steps=7, seeds=2, eval_every=3)
+    result = sweep(half, optax.sgd, grid, steps=7, seeds=2, eval_every=3)
+    assert result.losses.dtype == np.float32
+    np.testing.assert_allclose(result.losses, expected.losses, rtol=1e-2)
+
+
+def test_seeds_may_be_numpy_integers():
+    assert run(steps=1, seeds=np.int64(2)).seeds.tolist() == [0, 1]
+
+
 def test_progress_ends_at_the_total():
     seen = []
     run(on_progress=lambda done, total: seen.append((done, total)), trials_at_once=2)
@@ -285,9 +301,21 @@ def test_saved_results_are_read_back(tmp_path):
         ),
         ({"seeds": []}, ValueError, r"`seeds` must not be empty, got \[\]"),
         ({"seeds": 0}, ValueError, "`seeds` must not be empty, got 0"),
-        ({"steps": 0}, ValueError, "`steps` must be >= 1, got 0"),
-        ({"eval_every": 0}, ValueError, "`eval_every` must be >= 1, got 0"),
-        ({"trials_at_once": 0}, ValueError, "`trials_at_once` must be >= 1, got 0"),
+        ({"steps": 0}, ValueError, "`steps` must be >= 1 and <= .*, got 0"),
+        ({"steps": 5.0}, TypeError, "`steps` must be an integer, got 5.0"),
+        ({"eval_every": 0}, ValueError, "`eval_every` must be >= 1 and <= .*, got 0"),
+        ({"trials_at_once": 0}, ValueError, "`trials_at_once` must be >= 1 and <= "),
+        ({"trials_at_once": "2"}, TypeError, "`trials_at_once` must be an integer"),
+        (
+            {"seeds": 1.5},
+            ValueError,
+            "a number of seeds or a list of integers, got 1.5",
+        ),
+        ({"seeds": True}, ValueError, "`seeds` must be a number of seeds or a list"),
+        ({"seeds": "ab"}, ValueError, "`seeds` must be a number of seeds or a list"),
+        ({"seeds": [[0], [1]]}, ValueError, "`seeds` must be a number of seeds or a"),
+        ({"seeds": [0, -1]}, ValueError, r"`seeds` must be from 0 to 2\*\*32 - 1, got"),
+        ({"seeds": [2**33]}, ValueError, r"`seeds` must be from 0 to 2\*\*32 - 1, got"),
         ({"memory_limit": 0}, ValueError, "`memory_limit` must be >= 1, got 0"),
         (
             {"task": noisy_quadratic(loss=lambda x, batch, key: x)},
@@ -511,7 +539,7 @@ def test_the_memory_that_is_counted():
         evaluate=evaluate,
     )
     rates = {"learning_rate": jnp.ones(1)}
-    trials = Trials(task, heavy, 5, None)
+    trials = Trials(task, heavy, 5, None, Points())
     compiled = trials.compile(rates, jnp.zeros(1, jnp.uint32))
     assert 13e6 < compiled.bytes_needed < 19e6
     assert compiled.state_bytes_per_parameter == 4 * numbers / 1000

@@ -8,7 +8,12 @@ import numpy as np
 
 from optax_extras.testing import _compare
 from optax_extras.testing._registry import NotApplicableError, check
-from optax_extras.testing._subject import Subject, gradients, parameters
+from optax_extras.testing._subject import (
+    Subject,
+    gradients,
+    parameters,
+    with_integers,
+)
 
 
 def _steps(subject: Subject, params: Any, scales: tuple[float, ...]) -> None:
@@ -98,13 +103,7 @@ def count_at_its_end(subject: Subject) -> None:
     if not paths:
         raise NotApplicableError("its state has no counter")
 
-    def last(path: Any, leaf: Any) -> Any:
-        if path not in paths:
-            return leaf
-        dtype = jnp.result_type(leaf)
-        return jnp.array(np.iinfo(dtype).max, dtype)
-
-    state = jax.tree.map_with_path(last, state)
+    state = with_integers(state, paths, lambda largest: largest)
     updates, after = subject.update(tx, gradients(params, 0), state, params)
     _compare.finite("the updates", updates)
     for path, leaf in jax.tree.leaves_with_path(after):
