@@ -68,6 +68,7 @@ CHECKS_OF = {
         "init_is_reusable",
         "missing_params_raise_clearly",
         "count_can_be_read_and_set",
+        "state_owns_its_buffers",
         "tree_norm_of_state",
         "tree_cast_of_state",
         "tree_map_params_of_state",

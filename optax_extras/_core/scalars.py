@@ -16,8 +16,3 @@ def scalar(value: jax.typing.ArrayLike, dtype: Any) -> jax.Array:
 def evaluate(value: ScalarOrSchedule, count: jax.Array, dtype: Any) -> jax.Array:
     """A hyperparameter at step `count`, as a 0-d array of `dtype`."""
     return scalar(value(count) if callable(value) else value, dtype)
-
-
-def debiasing_weight(decay: jax.Array, steps: jax.Array) -> jax.Array:
-    """1 − decay^steps, computed without cancellation for a decay near 1."""
-    return -jnp.expm1(steps.astype(decay.dtype) * jnp.log1p(decay - 1))

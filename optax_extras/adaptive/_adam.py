@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from optax_extras._core import dtypes, leaves, scalars
+from optax_extras._core import dtypes, leaves, scalars, smooth
 
 
 class Scalars(NamedTuple):
@@ -35,6 +35,6 @@ def step_leaf(
     g = jnp.asarray(gradient).astype(compute)
     m = leaves.by_part(lambda m, g: b1 * m + (1 - b1) * g, mu.astype(compute), g)
     s = b2 * nu.astype(real) + (1 - b2) * leaves.squared_magnitude(g)
-    scale = jnp.sqrt(s / nu_weight + eps_root) + eps
+    scale = smooth.root(s / nu_weight + eps_root) + eps
     update = leaves.by_part(lambda m: (m / mu_weight) / scale, m)
     return update.astype(dtype), m.astype(mu.dtype), s.astype(nu.dtype)

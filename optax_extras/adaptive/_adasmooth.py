@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_extras._core import checks, leaves, scalars, stages
+from optax_extras._core import checks, leaves, scalars, smooth, stages
 from optax_extras.adaptive import _adam, _variation
 from optax_extras.typing import DTypeLike, Scalar, ScalarOrSchedule
 
@@ -103,7 +103,8 @@ def scale_by_adasmooth(
       b2: second-moment decay, in [0, 1).
       gamma: decay of the average change, in [0, 1).
       eps: added to the root of the second moment, at least 0.
-      eps_root: added under that root, at least 0; positive to differentiate through it.
+      eps_root: added under that root, at least 0; if positive, it bounds derivatives of
+        the update at small gradients.
       mu_dtype: real dtype of the first moment; by default each parameter's. The second
         moment is in float32 or wider: a decay of 0.999 would not change it in bfloat16.
       scope: the scope of the norm: the whole ``"tree"`` (the source), each ``"leaf"``
@@ -194,7 +195,10 @@ def scale_by_adasmooth(
             )
         low, high = (scalars.scalar(b, v.dtype) for b in (b1_min, b1_max))
         steadiness = jnp.asarray(steadiness).astype(v.dtype)
-        return jnp.clip(low + (high - low) * steadiness, low, high)
+        b1 = low + (high - low) * steadiness
+        # At a bound, `jnp.clip` halves the derivatives.
+        b1 = jnp.where(b1 < low, low, b1)
+        return jnp.where(b1 > high, high, b1)
 
     def update(
         updates: optax.Updates,
@@ -212,12 +216,12 @@ def scale_by_adasmooth(
             divisor = mu_weight
         else:
             mu_weight = None
-            divisor = jax.tree.map(lambda b: scalars.debiasing_weight(b, count), b1)
+            divisor = jax.tree.map(lambda b: smooth.debiasing_weight(b, count), b1)
 
         def adam(
             g: Any, mu: jax.Array, nu: jax.Array, old: jax.Array, b1: Any, weight: Any
         ) -> tuple[Any, ...]:
-            nu_weight = scalars.debiasing_weight(scalars.scalar(b2, nu.dtype), count)
+            nu_weight = smooth.debiasing_weight(scalars.scalar(b2, nu.dtype), count)
             by = _adam.Scalars(b1, weight, b2, nu_weight, eps, eps_root)
             # Copied, because the caller may donate the gradient.
             return (*_adam.step_leaf(g, mu, nu, by), jnp.array(g, old.dtype))

@@ -89,13 +89,17 @@ def nesterov_lookahead(
     momentum = checks.decay("momentum", momentum, schedule=True)
     accumulator_dtype = checks.floating_dtype("accumulator_dtype", accumulator_dtype)
 
+    def momentum_at(count: jax.Array, dtype: Any) -> jax.Array:
+        # Copied, because the caller may donate the state, and keep the argument.
+        return jnp.array(scalars.evaluate(momentum, count, dtype))
+
     def init(params: optax.Params) -> NesterovLookaheadState:
         checks.check_inexact("params", params)
         count = jnp.zeros((), jnp.int32)
         return NesterovLookaheadState(
             count=count,
             velocity=leaves.zeros_like(params, accumulator_dtype),
-            momentum=scalars.evaluate(momentum, count, dtypes.statistic_dtype(params)),
+            momentum=momentum_at(count, dtypes.statistic_dtype(params)),
         )
 
     def update(
@@ -118,7 +122,7 @@ def nesterov_lookahead(
         )
         count = optax.safe_increment(state.count)
         return updates, NesterovLookaheadState(
-            count, velocity, scalars.evaluate(momentum, count, dtype)
+            count, velocity, momentum_at(count, dtype)
         )
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from optax_extras._core import checks, scalars, stages
+from optax_extras._core import checks, scalars, smooth, stages
 from optax_extras.momentum import trace_with_bias_correction
 from optax_extras.noise import _stage
 from optax_extras.typing import AxisName, KeyLike, Scalar, ScalarOrSchedule
@@ -20,7 +19,7 @@ def _deviation(
     """√(η / (1 + t)^γ), written so that a large power cannot overflow."""
     steps = 1 + count.astype(dtype)
     power = scalars.scalar(gamma, dtype)
-    return jnp.sqrt(scalars.evaluate(eta, count, dtype)) * steps ** (-power / 2)
+    return smooth.root(scalars.evaluate(eta, count, dtype)) * steps ** (-power / 2)
 
 
 @checks.requires_key

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_extras._core import checks, dtypes, leaves, scalars, stages
+from optax_extras._core import checks, dtypes, leaves, scalars, smooth, stages
 from optax_extras.noise import _stage
 from optax_extras.typing import AxisName, KeyLike, Scalar, ScalarOrSchedule
 
@@ -124,7 +124,7 @@ def _noise(
     def draws(count: jax.Array, dtype: Any) -> list[_stage.Draw]:
         h = scalars.evaluate(learning_rate, count, dtype)
         t = scalars.evaluate(temperature, count, dtype)
-        return [_stage.Draw(jnp.sqrt(2 * h * t), count)]
+        return [_stage.Draw(smooth.root(2 * h * t), count)]
 
     return _stage.add_noise(
         draws,
@@ -189,7 +189,7 @@ def _scaled_by_root(x: Any, nu: jax.Array, eps: Scalar) -> jax.Array:
     """√G·x for G = 1 / (eps + √nu), in float32 or wider."""
     compute = dtypes.compute_dtype(jnp.result_type(x), nu.dtype)
     real = dtypes.real_dtype(compute)
-    root = jax.lax.rsqrt(scalars.scalar(eps, real) + jnp.sqrt(nu.astype(real)))
+    root = jax.lax.rsqrt(scalars.scalar(eps, real) + smooth.root(nu.astype(real)))
     scaled: jax.Array = leaves.by_part(
         lambda x: root * x, jnp.asarray(x).astype(compute)
     )

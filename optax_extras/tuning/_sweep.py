@@ -91,13 +91,13 @@ def sweep(
 
     Raises:
       ValueError: there are no values or no seeds, zipped values differ in number, a
-        number of steps is out of range, a loss, a metric or the goal of the task does not
-        fit, a point is not like the parameters, a row does not fit in
-        ``memory_limit``, or ``resume`` is the file of another sweep or damaged.
+        number is out of range, a loss, a metric or the goal of the task does not fit, a
+        point is not like the parameters, a row does not fit in ``memory_limit``, or
+        ``resume`` is the file of another sweep or damaged.
       OSError: ``resume`` cannot be read or written.
       TypeError: a number of steps or rows is no integer; ``make_optimizer`` does not
-        take the hyperparameters, or needs other arguments; a function of the task, or of a point, takes other arguments or
-        returns another type.
+        take the hyperparameters, or needs other arguments; a function of the task, or
+        of a point, takes other arguments or returns another type.
 
     Examples:
       >>> import optax
@@ -118,9 +118,7 @@ def sweep(
     if trials_at_once is not None:
         trials_at_once = checks.positive_integer("trials_at_once", trials_at_once)
     if memory_limit is not None:
-        memory_limit = checks.number(
-            "memory_limit", memory_limit, ">= 1", lambda x: x >= 1
-        )
+        checks.number("memory_limit", memory_limit, ">= 1", lambda x: x >= 1)
     rows = _rows(hyperparameters, zipped)
     check_factory(make_optimizer, rows)
     grid = Grid(rows, seeds_of(seeds), np.array([*range(0, steps, eval_every), steps]))

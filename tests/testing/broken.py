@@ -624,10 +624,29 @@ def dry_run(tx):
     return after(tx, change)
 
 
-@mistake("donation", "donate")
+@mistake(
+    "donation",
+    "donate",
+    "state_owns_its_buffers",  # what is not copied is donated twice
+)
 def first_parameters(tx):
     """The first parameters are kept, but not copied."""
     return remembering(tx, lambda params: params)
+
+
+@mistake("state_owns_its_buffers", "after step 0 at .memory['b']: expected an array of")
+def last_gradient(tx):
+    """The last gradient is kept, but not copied."""
+
+    def keep(memory, grads):
+        return jax.tree.map(
+            lambda m, g: m if g is None else g.astype(m.dtype),
+            memory,
+            grads,
+            is_leaf=lambda x: x is None,
+        )
+
+    return remembering(tx, optax.tree.zeros_like, keep)
 
 
 # Wrappers
@@ -757,7 +776,7 @@ def rate_of_the_start(learning_rate):
         updates, inner = healthy(state.memory).update(grads, state.inner)
         return updates, Remembering(inner, state.memory)
 
-    start = remembering(tx, lambda params: learning_rate.astype(jnp.float32))
+    start = remembering(tx, lambda params: jnp.array(learning_rate, jnp.float32))
     return optax.GradientTransformationExtraArgs(start.init, update)
 
 

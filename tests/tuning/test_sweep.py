@@ -73,7 +73,7 @@ def test_a_trial_is_the_run_alone(make):
 
 
 def test_a_trial_of_digits_is_the_run_alone():
-    task = digits(hidden=8)  # an epoch has ten mini-batches
+    task = digits(hidden=8)  # an epoch has seven mini-batches
     result = run(task, grid={"learning_rate": [0.05, 0.1]}, seeds=2, steps=22)
     alone = train(task, optax.sgd(0.1), steps=22, seed=1, eval_every=4)
     for name, values in alone.items():
@@ -250,7 +250,7 @@ def test_the_first_loss_is_that_of_the_initial_parameters():
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_losses_are_averaged_in_float32(dtype):
-    task = quadratic()
+    task = tuning.quadratic()
     half = dataclasses.replace(task, loss=lambda *args: task.loss(*args).astype(dtype))
     grid = {"learning_rate": [0.1]}
     expected = sweep(task, optax.sgd, grid, steps=7, seeds=2, eval_every=3)
@@ -309,7 +309,7 @@ def test_saved_results_are_read_back(tmp_path):
         (
             {"seeds": 1.5},
             ValueError,
-            "a number of seeds or a list of integers, got 1.5",
+            "number of seeds or a list of integers, got 1.5",
         ),
         ({"seeds": True}, ValueError, "`seeds` must be a number of seeds or a list"),
         ({"seeds": "ab"}, ValueError, "`seeds` must be a number of seeds or a list"),

@@ -236,3 +236,50 @@ def donation(subject: Subject) -> None:
         _compare.equal(
             "the parameters", params, subject.eager[-1].params, _compare.TOLERANCE
         )
+
+
+@check("advice")
+def state_owns_its_buffers(subject: Subject) -> None:
+    """No array of the state is an argument, nor is it there twice.
+
+    Why: without `jit`, an array that is kept is no copy: who donates the gradients
+    deletes a part of the state, and a state that has an array twice cannot be donated,
+    as with a hyperparameter that `optax.inject_hyperparams` keeps too.
+    Source: this suite (advice), after JAX docs, buffer donation.
+    Fix: copy what the state keeps of an argument (`jnp.array(x)`).
+    """
+    values = {k: jnp.float32(v) for k, v in subject.spec.hyperparameters.items()}
+    tx, params = subject.make(**values), parameters()
+    state = tx.init(params)
+    others = {"the hyperparameter": values, "the parameter": params}
+    _owns_its_buffers("the initial state", state, others)
+    for step in range(2):
+        grads = gradients(params, step)
+        _, state = subject.update(tx, grads, state, params, step)
+        others["the gradient"] = grads
+        _owns_its_buffers(f"the state after step {step}", state, others)
+
+
+def _owns_its_buffers(what: str, state: Any, others: dict[str, Any]) -> None:
+    owners = {
+        buffer: f"{owner} {_compare.show(path)}"
+        for owner, tree in others.items()
+        for path, leaf in jax.tree.leaves_with_path(tree)
+        for buffer in _buffers(leaf)
+    }
+    for path, leaf in jax.tree.leaves_with_path(state):
+        for buffer in _buffers(leaf):
+            where = _compare.show(path)
+            _compare.require(
+                buffer not in owners,
+                f"{what} at {where}: expected an array of its own, got"
+                f" {owners.get(buffer)}",
+            )
+            owners[buffer] = f"the state's {where}"
+
+
+def _buffers(leaf: Any) -> list[int]:
+    """The addresses of an array's buffers; those of typed keys are not told."""
+    if not isinstance(leaf, jax.Array) or _compare.is_key(leaf) or not leaf.size:
+        return []
+    return [shard.data.unsafe_buffer_pointer() for shard in leaf.addressable_shards]
