@@ -40,7 +40,7 @@ def test_default_comparison(monkeypatch, capsys, tmp_path):
     summary = rows(folder / "summary.csv")
     assert [row["optimizer"] for row in summary] == list(OPTIMIZERS)
     for row in summary:
-        assert float(row["test_accuracy"]) >= 0.95, row
+        assert float(row["test_accuracy"]) >= 0.94, row
         assert float(row["lowest"]) <= float(row["median"]) <= float(row["highest"])
         assert float(row["median"]) == float(row["test_loss"]) < 0.3
         assert float(row["steps_to_target"]) <= 150
@@ -133,7 +133,7 @@ def test_a_task_and_an_optimizer_of_the_user(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     options = "--task own_comparison:task --optimizer own_comparison:half"
     found = quick(monkeypatch, capsys, tmp_path, *options.split(), "--optimizer", "sgd")
-    assert found["task"] == "quadratic"
+    assert found["task"] == "quadratic(dimensions=2, condition=10.0)"
     half, sgd = found["optimizers"]
     assert half["median"] > sgd["median"]
 
@@ -157,8 +157,8 @@ def test_a_task_of_the_user_that_cannot_be_trained(monkeypatch, capsys, tmp_path
     [
         ("compare --optimizer adm", "got 'adm'; did you mean 'adam'?"),
         ("compare --task foo", "`task` must be MODULE:ATTRIBUTE or one of digits"),
-        ("compare --batch-size 0", "`batch_size` must be in [1, 1347], got 0"),
-        ("compare --batch-size 1348", "`batch_size` must be in [1, 1347], got 1348"),
+        ("compare --batch-size 0", "`batch_size` must be in [1, 1010], got 0"),
+        ("compare --batch-size 1011", "`batch_size` must be in [1, 1010], got 1011"),
         ("compare --batch-size ten", "'ten' is neither a positive integer nor 'full'"),
         (
             "compare --task line --batch-size 1",
@@ -327,13 +327,14 @@ def test_version(monkeypatch, capsys):
 
 
 def test_interrupt_keeps_what_was_finished(tmp_path):
-    """A timer presses Ctrl-C soon after the second optimizer was traced."""
+    """A timer presses Ctrl-C soon after the second optimizer began to train."""
     (tmp_path / "own_interrupt.py").write_text(
         "import os, signal, threading, optax\n"
         "def press(): os.kill(os.getpid(), signal.SIGINT)\n"
-        "timer = threading.Timer(0.3, press)\n"
-        "def pressed(learning_rate):\n"
-        "    if timer.ident is None: timer.start()\n"
+        "timers = [threading.Timer(0.3, press), None]\n"
+        "def pressed(learning_rate):\n"  # made once before anything is trained
+        "    timer = timers.pop() if timers else None\n"
+        "    if timer: timer.start()\n"
         "    return optax.adam(learning_rate)\n"
     )
     command = "compare --task quadratic --steps 20000000 --budget 1 --seeds 1"
