@@ -10,9 +10,9 @@ import numpy as np
 import optax
 
 import optax_extras
+from optax_extras._core.factories import keyed
 from optax_extras._core.importing import cause, check_call, load
 from optax_extras.tasks import Task
-from optax_extras.tuning._factory import keyed
 
 Factory = Callable[..., optax.GradientTransformation]
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from optax_extras._core import checks
+from optax_extras._core.factories import MakeOptimizer, check_factory, keyed
 from optax_extras._core.interrupts import interrupts_between_calls
 from optax_extras.tasks import Task
 from optax_extras.tuning._drawing import new_figure
-from optax_extras.tuning._factory import MakeOptimizer, check_factory, keyed
 from optax_extras.tuning._points import PointOf, Points
 from optax_extras.tuning._task_checks import check_task
 from optax_extras.tuning._trial import descend, keys_of_seed, seeds_of
