@@ -156,7 +156,7 @@ def picture(name: str) -> str:
     path = FOLDER / "images" / f"evidence-{file}.png"
     title = f"{name}: {len(RATES)} learning rates × {len(TUNING_SEEDS)} seeds"
     comparison = Comparison({m: over_rates(tuned(name, m, STEPS)) for m in METHODS})
-    comparison.plot(f"{title}, {STEPS} steps").savefig(path, dpi=80)
+    comparison.plot(f"{title}, {STEPS} steps").savefig(path, dpi=110)
     return path.relative_to(FOLDER).as_posix()
 
 

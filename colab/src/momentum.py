@@ -105,6 +105,10 @@ print(f"after 50 steps the two are {hand_error:.1e} apart")
 # once, and every optimizer gets the same ones. `vmap` runs the loop over seeds and
 # learning rates; the rate is an argument of the program, so each batch size is compiled
 # once.
+#
+# The images have three parts: training, validation and test. A learning rate is chosen
+# by the task's `goal.metric`, the validation loss, and the choice is judged by
+# `goal.reported`, the test loss.
 
 # %%
 task = digits()
@@ -124,7 +128,7 @@ def prepare(batches, steps, evaluations):
 
 
 def train(seed, optimizer):
-    """The training loss at each evaluation."""
+    """The task's metrics at each evaluation."""
 
     def step(carry, entry):
         params, state = carry
@@ -135,17 +139,17 @@ def train(seed, optimizer):
 
     def segment(carry, entries):
         carry, _ = jax.lax.scan(step, carry, entries)
-        return carry, task.evaluate(carry[0])["train_loss"]
+        return carry, task.evaluate(carry[0])
 
     params, entries = seed
     return jax.lax.scan(segment, (params, optimizer.init(params)), entries)[1]
 
 
 def grid(run, seeds, *values):
-    """`run(seed, *values)` for each seed and the zipped values: [value, seed, ...]."""
+    """Metrics of `run` for the zipped values: each [value, seed, evaluation]."""
     over_seeds = jax.vmap(run, in_axes=(0,) + (None,) * len(values))
     over_values = jax.vmap(over_seeds, in_axes=(None,) + (0,) * len(values))
-    return np.asarray(jax.jit(over_values)(seeds, *map(jnp.asarray, values)))
+    return jax.device_get(jax.jit(over_values)(seeds, *map(jnp.asarray, values)))
 
 
 def median(losses):
@@ -153,11 +157,17 @@ def median(losses):
     return np.median(np.nan_to_num(losses[..., -1], nan=np.inf), axis=-1)
 
 
-IMAGES = 1347  # in the training set
+def choose(metrics):
+    """The value, as its index, that the validation part chooses."""
+    return int(np.argmin(median(metrics[task.goal.metric])))
+
+
+whole = digits(batch_size=None).batches.plan(order_keys[0], jnp.int32(0), 1)
+IMAGES = whole.shape[1]  # in the training part
 kinds = {
     "batch": (None, 1, [0.3, 1.0, 3.0], ORANGE),
-    "mini-batch": (64, IMAGES // 64, [0.3, 1.0, 3.0], BLUE),
-    "stochastic": (1, IMAGES, [0.01, 0.03, 0.1], GREEN),
+    "mini-batch": (64, IMAGES // 64, [0.1, 0.3, 1.0], BLUE),
+    "stochastic": (1, IMAGES, [0.003, 0.01, 0.03], GREEN),
 }
 
 
@@ -170,20 +180,22 @@ epochs = 1 + np.arange(EPOCHS)
 by_batch = {}
 for name, (batch_size, per_epoch, rates, color) in kinds.items():
     batches = digits(batch_size=batch_size).batches
-    losses = grid(plain, prepare(batches, EPOCHS * per_epoch, EPOCHS), rates)
-    best = int(np.argmin(median(losses)))
-    by_batch[name] = losses[best]
+    metrics = grid(plain, prepare(batches, EPOCHS * per_epoch, EPOCHS), rates)
+    best = choose(metrics)
+    by_batch[name] = metrics[task.goal.reported][best]
     size = batch_size or IMAGES
-    draw(axes, epochs, losses[best], f"{name}: {size}, rate {rates[best]:g}", color)
+    draw(axes, epochs, by_batch[name], f"{name}: {size}, rate {rates[best]:g}", color)
     found = ", ".join(
-        f"{r:g}: {m:.3g}" for r, m in zip(rates, median(losses), strict=True)
+        f"{rate:g}: {loss:.3g}"
+        for rate, loss in zip(rates, median(metrics[task.goal.metric]), strict=True)
     )
-    print(f"{name}, {per_epoch} steps an epoch; final loss by rate {found}")
-axes.set(yscale="log", xlabel="epochs", ylabel="training loss")
-axes.legend(title="images in a batch", loc="lower left")
+    print(f"{name}, {per_epoch} steps an epoch; validation loss by rate {found}")
+    print(f"    test loss at the best {np.median(by_batch[name][:, -1]):.3g}")
+axes.set(yscale="log", xlabel="epochs", ylabel="test loss")
+axes.legend(title="images in a batch", loc="upper right")
 axes.set_title(
     f"Plain descent on digits: median and range of {SEEDS} seeds,\n"
-    "each at the best of three learning rates"
+    "each at the best of three learning rates, by validation loss"
 )
 plt.show()
 
@@ -358,7 +370,12 @@ EVALUATIONS = 10
 evaluated = (1 + np.arange(EVALUATIONS)) * (STEPS // EVALUATIONS)
 seeds = prepare(task.batches, STEPS, EVALUATIONS)
 decays = {0.0: ORANGE, 0.5: PURPLE, 0.9: BLUE, 0.99: GREEN}
-rates = np.array([0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0], np.float32)
+rates = np.array([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0], np.float32)
+
+
+def row(rate):
+    """The index of a learning rate."""
+    return int(np.argmin(np.abs(rates - rate)))
 
 
 def with_momentum(seed, rate, momentum):
@@ -366,15 +383,19 @@ def with_momentum(seed, rate, momentum):
 
 
 every_decay, every_rate = np.meshgrid(np.float32(list(decays)), rates, indexing="ij")
-losses = grid(with_momentum, seeds, every_rate.ravel(), every_decay.ravel())
-by_decay = dict(
-    zip(decays, losses.reshape(*every_rate.shape, SEEDS, EVALUATIONS), strict=True)
-)
-LOW = 1  # the index of a small rate
+metrics = grid(with_momentum, seeds, every_rate.ravel(), every_decay.ravel())
+by_decay = {
+    decay: {
+        k: v.reshape(*every_rate.shape, *v.shape[1:])[i] for k, v in metrics.items()
+    }
+    for i, decay in enumerate(decays)
+}
+LOW = row(0.01)
 
 figure, axes = plt.subplots(figsize=(7, 4))
 for decay in (0.0, 0.9):
-    draw(axes, evaluated, by_decay[decay][LOW], f"γ = {decay:g}", decays[decay])
+    losses = by_decay[decay]["train_loss"][LOW]
+    draw(axes, evaluated, losses, f"γ = {decay:g}", decays[decay])
 axes.set(yscale="log", xlabel="step", ylabel="training loss")
 axes.legend()
 axes.set_title(
@@ -387,39 +408,84 @@ plt.show()
 # At the same learning rate, momentum is far ahead. The next figure shows all runs over
 # the effective rate for a steady gradient, $\eta / (1 - \gamma)$:
 
+
 # %%
-figure, axes = plt.subplots(figsize=(7, 4))
-for decay, color in decays.items():
-    draw(axes, rates / (1 - decay), by_decay[decay][..., -1].T, f"γ = {decay:g}", color)
-axes.set(xscale="log", yscale="log", xlim=(2e-3, 12), ylim=(1e-5, 10))
-axes.set(xlabel="η / (1 − γ)", ylabel="final training loss")
-axes.legend()
-axes.set_title(
-    f"Digits after {STEPS} steps: median and range of {SEEDS} seeds\n"
-    "mini-batches of 128"
+def draw_ends(runs, xlabel):
+    """Final losses on the training and the test part."""
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4.2))
+    limits = {"train": (1e-5, 30), "test": (0.05, 30)}
+    for axes, (part, ylim) in zip(panels, limits.items(), strict=True):
+        for name, (x, metrics, color) in runs.items():
+            draw(axes, x, metrics[f"{part}_loss"][..., -1].T, name, color)
+        axes.set(xscale="log", yscale="log", ylim=ylim, xlabel=xlabel)
+    panels[0].set_ylabel("final training loss")
+    panels[1].set_ylabel("final test loss")
+    panels[1].legend()
+    figure.suptitle(
+        f"Digits after {STEPS} steps: median and range of {SEEDS} seeds,"
+        " mini-batches of 128",
+        fontsize="medium",
+    )
+    plt.show()
+
+
+draw_ends(
+    {
+        f"γ = {decay:g}": (rates / (1 - decay), by_decay[decay], color)
+        for decay, color in decays.items()
+    },
+    "η / (1 − γ)",
 )
-plt.show()
-for decay, curve in by_decay.items():
-    found = zip(rates / (1 - decay), median(curve), strict=True)
-    print(f"γ = {decay:g};", ", ".join(f"{e:.3g}: {loss:.2g}" for e, loss in found))
-ratios = []
-for row in range(5):  # plain descent at ten times the rate
-    plain_end, heavy_end = by_decay[0.0][2 + row, :, -1], by_decay[0.9][row, :, -1]
-    ratios.append(np.median(heavy_end) / np.median(plain_end))
+shared = rates[2:]  # effective rates that plain descent and γ = 0.9 both have
+pairs = {
+    metric: [
+        [
+            by_decay[0.0][metric][row(r), :, -1],
+            by_decay[0.9][metric][row(r / 10), :, -1],
+        ]
+        for r in shared
+    ]
+    for metric in ("train_loss", "test_loss")
+}
+ratios = {
+    metric: [np.median(heavy) / np.median(plain) for plain, heavy in ends]
+    for metric, ends in pairs.items()
+}
+lower = {
+    metric: [np.sum(heavy < plain) for plain, heavy in ends]
+    for metric, ends in pairs.items()
+}
+print("median loss of γ = 0.9 over that of plain descent, and seeds where it is lower")
+print("η / (1 − γ)    training              test")
+for i, rate in enumerate(shared):
+    columns = (f"{ratios[m][i]:.3f} ({lower[m][i]:2d} of {SEEDS})" for m in ratios)
+    print(f"{rate:11g}    {'      '.join(columns)}")
+
+
+def test_at_choice(metrics):
+    """What is reported of each seed, at the rate that validation chooses."""
+    return metrics[task.goal.reported][choose(metrics), :, -1]
+
+
+for decay, metrics in by_decay.items():
     print(
-        f"η / (1 − γ) = {rates[2 + row]:g}: γ = 0.9 ends at {ratios[row]:.2f} times the"
-        f" loss of plain descent, lower in {np.sum(heavy_end < plain_end)} of {SEEDS}"
+        f"γ = {decay:g}: validation chooses η = {rates[choose(metrics)]:g},"
+        f" test loss {np.median(test_at_choice(metrics)):.3f}"
     )
 
 # %% [markdown]
-# Plain descent and $\gamma = 0.9$ share five effective rates. Up to 0.3 their losses
-# differ by a few percent at most: momentum acts as a larger step, and plain descent
-# with that step does as well. With larger steps it does not. At 1 momentum ends lower
-# with every seed. At 3 its median is less than half that of plain descent, whose loss
-# varies far more from seed to seed, and with some seeds is the lower one.
+# Plain descent and $\gamma = 0.9$ share six effective rates. Up to 0.3 their training
+# losses differ by less than a tenth, and their test losses by less than the seeds:
+# momentum acts as a larger step, and plain descent with that step does as well. With
+# larger steps it does not. At 1 the training loss of momentum is lower with every seed,
+# by about a fifth, but its test loss is not. At 3 plain descent is hardly stable: its
+# training loss scatters from seed to seed, and its median test loss is more than ten
+# times that of momentum.
 #
-# The curve of $\gamma = 0.99$ differs from the others, but its best loss is within the
-# seeds' range of plain descent's.
+# The training loss of $\gamma = 0.99$ leaves the curve of the others. At the learning
+# rates that the validation part chooses, momentum has no better test loss: that of
+# $\gamma = 0.5$ or $\gamma = 0.9$ is not below that of plain descent by more than the
+# seeds differ, and that of $\gamma = 0.99$ is above it.
 #
 # ## Raising momentum from 0.5 to 0.99
 #
@@ -485,24 +551,20 @@ runs = {
     "γ = 0.99": (by_decay[0.99], GREEN),
     "raised from 0.5 to 0.99": (grid(raised, seeds, rates), BLUE),
 }
-figure, axes = plt.subplots(figsize=(7, 4))
-for name, (curve, color) in runs.items():
-    draw(axes, rates, curve[..., -1].T, name, color)
-axes.set(xscale="log", yscale="log", ylim=(1e-5, 300))
-axes.set(xlabel="learning rate η", ylabel="final training loss")
-axes.legend(loc="upper left")
-axes.set_title(
-    f"Digits after {STEPS} steps: median and range of {SEEDS} seeds\n"
-    "mini-batches of 128"
-)
-plt.show()
-for name, (curve, _) in runs.items():
-    print(f"{name}:", ", ".join(f"{loss:.2g}" for loss in median(curve)))
+draw_ends({k: (rates, *v) for k, v in runs.items()}, "learning rate η")
+for name, (metrics, _) in runs.items():
+    losses = ", ".join(f"{loss:.2g}" for loss in median(metrics["train_loss"]))
+    print(f"{name}: training losses {losses}")
+    print(
+        f"    validation chooses η = {rates[choose(metrics)]:g},"
+        f" test loss {np.median(test_at_choice(metrics)):.3f}"
+    )
 
 # %% [markdown]
-# The schedule tolerates a learning rate at which constant 0.99 fails, and beats
-# constant 0.5 wherever the schedule itself is stable. Its best loss does not differ
-# from the best of constant 0.99, at a smaller rate, by more than the seeds do.
+# The schedule tolerates a learning rate at which constant 0.99 fails. Up to that rate
+# its training loss is below that of constant 0.5. At the rates that the validation part
+# chooses, its test loss is below that of constant 0.99, but not below that of constant
+# 0.5 by more than the seeds differ.
 #
 # ## The learning rate inside or outside the velocity
 #
@@ -551,7 +613,8 @@ initial_rates = np.array([0.01, 0.03, 0.1, 0.3], np.float32)
 decayed = {}
 figure, axes = plt.subplots(figsize=(7, 4))
 for name, (inside, color) in forms.items():
-    decayed[name] = grid(partial(decaying, inside=inside), seeds, initial_rates)
+    metrics = grid(partial(decaying, inside=inside), seeds, initial_rates)
+    decayed[name] = metrics["train_loss"]
     label = f"learning rate {name}"
     draw(axes, initial_rates, decayed[name][..., -1].T, label, color)
     print(f"{name}: {', '.join(f'{m:.4f}' for m in median(decayed[name]))}")
@@ -601,32 +664,40 @@ for name in ("heavy ball", "Nesterov"):
 assert np.median(valley_end["bias-corrected"]) > np.median(valley_end["plain"])
 assert two_forms < 1e-4
 
-# Digits: far ahead at one rate. At one effective rate, no further while it is small,
-# ahead with every seed at 1, and steadier at 3.
-ends = {decay: curve[..., -1] for decay, curve in by_decay.items()}
+# Digits: far ahead at one rate. At one effective rate, as far while it is small; ahead
+# in training with every seed at 1, but not on the test part; and far steadier at 3.
+ends = {decay: metrics["train_loss"][..., -1] for decay, metrics in by_decay.items()}
 assert ends[0.9][LOW].max() < ends[0.0][LOW].min() / 2
-assert all(0.95 < ratio < 1.05 for ratio in ratios[:3])
-assert np.all(ends[0.9][3] < ends[0.0][5])
-assert ratios[3] < 0.9
-assert ratios[4] < 0.5
-assert np.ptp(ends[0.9][4]) < np.ptp(ends[0.0][6]) / 2
-assert np.any(ends[0.9][4] > ends[0.0][6])
-far = np.median(ends[0.99][1]) / np.median(ends[0.0][5])  # both at η / (1 − γ) = 1
+*small, one, three = range(len(shared))
+assert len(small) == 4
+for i in small:
+    assert 0.9 < ratios["train_loss"][i] < 1.1
+    assert overlap(*pairs["test_loss"][i])
+assert ratios["train_loss"][one] < 0.9
+assert lower["train_loss"][one] == SEEDS
+assert lower["test_loss"][one] < SEEDS / 2
+assert ratios["test_loss"][three] < 0.1
+assert np.ptp(ends[0.9][row(0.3)]) < np.ptp(ends[0.0][row(3)]) / 10
+far = np.median(ends[0.99][row(0.01)]) / np.median(ends[0.0][row(1)])
 assert abs(np.log(far)) > 0.3
-best = {decay: end[np.argmin(median(by_decay[decay]))] for decay, end in ends.items()}
-assert overlap(best[0.0], best[0.99])
+best = {decay: test_at_choice(metrics) for decay, metrics in by_decay.items()}
+for decay in (0.5, 0.9):
+    assert best[decay].max() > best[0.0].min()
+assert np.median(best[0.99]) > 1.1 * np.median(best[0.0])
 
 # The schedule: only the exact weight keeps the velocity at its full size, and raising
-# momentum bears a rate that constant 0.99 does not, without a better best.
+# momentum bears a rate that constant 0.99 does not, with no better test loss than 0.5.
 assert worst["exact"] < 1e-5
 assert worst["divided by 1 − γₜᵗ"] > 0.1
-BOLD = 3  # the index of that rate
-raised_losses = runs["raised from 0.5 to 0.99"][0]
-raised_end = raised_losses[..., -1]
+BOLD = row(0.1)  # the index of that rate
+raised_metrics, _ = runs["raised from 0.5 to 0.99"]
+raised_end = raised_metrics["train_loss"][..., -1]
 assert np.median(raised_end[BOLD]) < np.median(ends[0.99][BOLD]) / 10
 for row in range(BOLD + 1):
     assert raised_end[row].max() < ends[0.5][row].min()
-assert overlap(raised_end[np.argmin(median(raised_losses))], best[0.99])
+raised_best = test_at_choice(raised_metrics)
+assert np.median(raised_best) < 0.9 * np.median(best[0.99])
+assert raised_best.max() > best[0.5].min()
 
 # Inside, the step shrinks by γ; outside, at once. Under decay, inside trains further.
 assert np.allclose(lengths["outside"][CHANGE:], 1, rtol=0.01)

@@ -1,74 +1,82 @@
 """The commands and their options."""
 
-import math
+import os
 import sys
-import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import jax
-import numpy as np
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, TextColumn
-from rich.table import Table
+from rich.text import Text
 
 from optax_extras._core.interrupts import interrupts_between_calls
-from optax_extras.cli import _catalogue, _check, _compare, _report
-from optax_extras.cli._optimizers import OPTIMIZERS, load_factory
-from optax_extras.tasks import TASKS, load_task
-from optax_extras.testing import CAPABILITIES, BoundCheck, aliases_of
+from optax_extras.cli import _catalogue, _check, _compare, _range, _report
+from optax_extras.cli._optimizers import OPTIMIZERS, blamed_on, check_step, load_factory
+from optax_extras.cli._options import (
+    JSON,
+    OPTIMIZER_HELP,
+    OUT,
+    TARGET,
+    TASK,
+    only_results_on_stdout,
+    positive,
+    prepare_folder,
+    say_version,
+    say_written,
+    use_devices,
+)
+from optax_extras.cli._text import paragraph
+from optax_extras.tasks import load_task
+from optax_extras.testing import CAPABILITIES, Result, aliases_of, iter_checks
 from optax_extras.tuning import Comparison, SweepResult, lr_range_test
 
-OUT = Annotated[Path, typer.Option(help="Folder for the results.")]
-TASK_HELP = f"Your own Task, or one of {', '.join(TASKS)}."
+_LR_RANGE: Any = lr_range_test.__kwdefaults__
 
 app = typer.Typer(
     help="Compare, tune, check and list optimizers for JAX.",
+    epilog="With OPTAX_EXTRAS_TRACEBACK=1 in the environment, errors show where they"
+    " come from.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
-def _positive(value: float | None) -> float | None:
-    if value is not None and not (math.isfinite(value) and value > 0):
-        raise typer.BadParameter(f"{value} is not a finite number > 0.")
-    return value
-
-
-def _make_folder(path: Path) -> None:
-    """Makes the folder for the results, before training that would be in vain."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
-    except OSError as error:
-        raise typer.BadParameter(
-            f"cannot write to {path}: {error.strerror}.", param_hint="'--out'"
-        ) from error
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=say_version,
+            is_eager=True,
+            help="Print the version, and those of jax and optax.",
+        ),
+    ] = False,
+) -> None:
+    """Options that no command is needed for."""
 
 
 @app.command()
 def compare(
-    task: Annotated[
-        str, typer.Option(metavar="NAME|MODULE:ATTRIBUTE", help=TASK_HELP)
-    ] = "digits",
+    task: TASK = "digits",
     optimizer: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME|MODULE:FACTORY",
-            help=f"A function of `learning_rate`, or one of {', '.join(OPTIMIZERS)};"
-            " repeatable. By default all of these.",
+            metavar="OPTIMIZER",
+            help=f"{OPTIMIZER_HELP}; repeatable. By default all of these.",
         ),
     ] = None,
     budget: Annotated[
         int, typer.Option(min=1, help="Number of learning rates for each optimizer.")
     ] = 11,
     min_lr: Annotated[
-        float, typer.Option(callback=_positive, help="Lowest learning rate.")
+        float, typer.Option(callback=positive, help="Lowest learning rate.")
     ] = 1e-4,
     max_lr: Annotated[
-        float, typer.Option(callback=_positive, help="Highest learning rate.")
+        float, typer.Option(callback=positive, help="Highest learning rate.")
     ] = 10.0,
     seeds: Annotated[
         int, typer.Option(min=1, help="Number of runs with each learning rate.")
@@ -83,13 +91,14 @@ def compare(
     ] = None,
     clip: Annotated[
         float | None,
-        typer.Option(callback=_positive, help="Clip gradients to this global norm."),
+        typer.Option(callback=positive, help="Clip gradients to this global norm."),
     ] = None,
     out: OUT = Path("optax-extras-out"),
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JSON = False,
 ) -> None:
     """Train a task with each optimizer, over the same learning rates and seeds."""
-    try:
+    use_devices(os.cpu_count())
+    with only_results_on_stdout():
         plan = _compare.Plan(
             task=_compare.task_of(task, batch_size),
             optimizers={name: load_factory(name) for name in optimizer or OPTIMIZERS},
@@ -98,85 +107,79 @@ def compare(
             steps=steps,
             clip=clip,
         )
-    except ValueError as error:
-        raise typer.BadParameter(f"{error}.") from error
-    _make_folder(out)
-    _compare.use_all_cores()
-    sweeps: dict[str, SweepResult] = {}
-    paths: list[Path] = []
-    interrupted = False
-    try:
-        with interrupts_between_calls():
-            for name in plan.optimizers:
-                finished = {**sweeps, name: plan.run(name)}
-                paths = _report.write(Comparison(finished), out, plan.caption)
-                sweeps = finished
-    except ValueError as error:
-        raise typer.BadParameter(f"{error}.") from error
-    except KeyboardInterrupt:
-        interrupted = True
-        kept = ", ".join(sweeps) or "nothing"
-        print(f"optax-extras: interrupted; finished: {kept}", file=sys.stderr)
+        prepare_folder(out)
+        sweeps: dict[str, SweepResult] = {}
+        paths: list[Path] = []
+        interrupted = False
+        try:
+            with interrupts_between_calls():
+                for name in plan.optimizers:
+                    finished = {**sweeps, name: plan.run(name)}
+                    paths = _report.write(Comparison(finished), out, plan.caption)
+                    sweeps = finished
+        except KeyboardInterrupt:
+            interrupted = True
+            kept = ", ".join(sweeps) or "nothing"
+            print(f"optax-extras: interrupted; finished: {kept}", file=sys.stderr)
     if sweeps and json:
         print(_report.to_json(Comparison(sweeps), plan.caption))
     elif sweeps:
         console = Console()
-        console.print(*_report.tables(Comparison(sweeps), plan.caption))
-        console.print("written:", *map(str, paths), soft_wrap=True)
+        comparison = Comparison(sweeps)
+        console.print(*_report.render(comparison, plan.caption, console.width))
+        say_written(console, paths)
     if interrupted:
         raise typer.Abort
 
 
 @app.command("lr-range")
 def lr_range(
-    task: Annotated[
-        str, typer.Option(metavar="NAME|MODULE:ATTRIBUTE", help=TASK_HELP)
-    ] = "digits",
+    task: TASK = "digits",
     optimizer: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME|MODULE:FACTORY",
-            help="A function of `learning_rate`, or one of the names of `compare`.",
-        ),
+        str, typer.Option(metavar="OPTIMIZER", help=f"{OPTIMIZER_HELP}.")
     ] = "sgd",
-    min_lr: Annotated[float, typer.Option(help="First learning rate.")] = 1e-5,
-    max_lr: Annotated[float, typer.Option(help="Last learning rate.")] = 100.0,
-    steps: Annotated[int, typer.Option(help="Updates of each run.")] = 200,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of runs.")] = 5,
+    min_lr: Annotated[float, typer.Option(help="First learning rate.")] = _LR_RANGE[
+        "min_lr"
+    ],
+    max_lr: Annotated[float, typer.Option(help="Last learning rate.")] = _LR_RANGE[
+        "max_lr"
+    ],
+    steps: Annotated[int, typer.Option(help="Updates of each run.")] = _LR_RANGE[
+        "steps"
+    ],
+    seeds: Annotated[int, typer.Option(min=1, help="Number of runs.")] = _LR_RANGE[
+        "seeds"
+    ],
     smoothing: Annotated[
         float, typer.Option(help="Decay of the average of the losses.")
-    ] = 0.9,
+    ] = _LR_RANGE["smoothing"],
     out: OUT = Path("optax-extras-out"),
+    json: JSON = False,
 ) -> None:
     """Suggest learning rates by training with one that grows at every step."""
-    _make_folder(out)
-    try:
-        result = lr_range_test(
-            load_task(task),
-            load_factory(optimizer),
-            min_lr=min_lr,
-            max_lr=max_lr,
-            steps=steps,
-            seeds=seeds,
-            smoothing=smoothing,
-        )
-    except ValueError as error:
-        raise typer.BadParameter(f"{error}.") from error
-    table = Table(title=f"{optimizer} on {result.task}, {seeds} seeds")
-    for heading in ("suggestion", "median", "lowest", "highest", "seeds"):
-        table.add_column(heading)
-    for name, suggestion in (
-        ("steepest descent", result.steepest),
-        ("a tenth of divergence", result.tenth_of_divergence),
-    ):
-        found = int(np.isfinite(suggestion.rates).sum())
-        numbers = (f"{x:.3g}" if found else "none" for x in suggestion[1:])
-        table.add_row(name, *numbers, str(found))
-    path = out / "lr-range.png"
-    result.plot().savefig(path, dpi=150)
-    console = Console()
-    console.print(table)
-    console.print("written:", str(path), soft_wrap=True)
+    with only_results_on_stdout():
+        loaded, factory = load_task(task), load_factory(optimizer)
+        check_step(optimizer, factory, loaded)
+        prepare_folder(out)
+        with blamed_on(optimizer, loaded):
+            result = lr_range_test(
+                loaded,
+                factory,
+                min_lr=min_lr,
+                max_lr=max_lr,
+                steps=steps,
+                seeds=seeds,
+                smoothing=smoothing,
+            )
+        caption = f"{optimizer} on {result.task}, {steps} steps, {seeds} seeds"
+        path = out / "lr-range.png"
+        result.plot(caption).savefig(path, dpi=150)
+    if json:
+        print(_range.to_json(result, optimizer))
+    else:
+        console = Console()
+        console.print(*_range.render(result, caption, console.width))
+        say_written(console, [path])
 
 
 @app.command()
@@ -184,16 +187,10 @@ def check(
     target: Annotated[
         str | None,
         typer.Argument(
-            metavar="MODULE:FACTORY",
-            help="A function that makes the transformation, or a Spec.",
-        ),
-    ] = None,
-    arg: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="An argument of the factory; repeatable. Numbers with a decimal point"
-            " are taken for hyperparameters.",
+            metavar="TARGET",
+            help="A function that makes the transformation, or a Spec, at "
+            + TARGET.format(", ".join(OPTIMIZERS), "mine:opt(learning_rate=0.1)")
+            + ". Numbers with a decimal point are taken for hyperparameters.",
         ),
     ] = None,
     supports: Annotated[
@@ -203,66 +200,95 @@ def check(
             help=f"A capability: {', '.join(CAPABILITIES)}; repeatable.",
         ),
     ] = None,
+    expect: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[TRANSFORMATION.]CHECK=REASON",
+            help="A known failure, which no longer counts as one, while a pass does;"
+            " repeatable.",
+        ),
+    ] = None,
     all_of: Annotated[
         list[str] | None,
         typer.Option(
             metavar="MODULE",
-            help="Check every optimizer of a module, such as optax; repeatable.",
+            help="Check every optimizer of a module, such as optax: functions with"
+            " `learning_rate` that are annotated to return a GradientTransformation;"
+            " repeatable.",
         ),
     ] = None,
     slow: Annotated[
         bool, typer.Option("--slow", help="Run the slow tier too.")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="Show what passed, too.")
+        bool,
+        typer.Option(
+            "--verbose",
+            help="Show what passed too; with --all-of, show what was found.",
+        ),
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JSON = False,
 ) -> None:
     """Check that a gradient transformation keeps the contract of JAX and optax."""
     if (target is None) == (not all_of):
-        raise typer.BadParameter("give MODULE:FACTORY or --all-of, one of the two.")
-    jax.config.update("jax_num_cpu_devices", 8)  # type: ignore[no-untyped-call]
-    try:
+        raise typer.BadParameter("give a TARGET or --all-of, one of the two.")
+    if all_of and supports:
+        raise typer.BadParameter("--supports goes with a TARGET.")
+    use_devices(8)
+    results: list[Result] = []
+    interrupted = False
+    with only_results_on_stdout():
         if target is not None:
-            specs = [_check.load(target, arg or [], supports or [])]
-        elif arg or supports:
-            raise ValueError("--arg and --supports go with MODULE:FACTORY")
+            specs = [_check.load_spec(target, supports or [])]
         else:
             specs = [spec for module in all_of or [] for spec in aliases_of(module)]
-    except (TypeError, ValueError) as error:
-        raise typer.BadParameter(f"{error}.") from error
-    console = Console()
-    progress = Progress(
-        TextColumn("{task.description}"), console=Console(stderr=True), transient=True
-    )
-    with progress, interrupts_between_calls() as raise_pending:
-        shown = progress.add_task("")
-
-        def on_check(check: BoundCheck) -> None:
-            progress.update(shown, description=repr(check))
-            raise_pending()
-
-        results = _check.run(specs, slow, on_check)
+        specs = _check.expect(specs, expect or [])
+        terminal = Console(stderr=True)
+        bar = Progress(
+            TextColumn("{task.description}"),
+            console=terminal,
+            transient=True,
+            disable=not terminal.is_terminal,
+        )
+        try:
+            with bar, interrupts_between_calls() as raise_pending:
+                shown = bar.add_task("")
+                for spec in specs:
+                    for one in iter_checks(spec, slow=slow):
+                        bar.update(shown, description=escape(repr(one)))
+                        raise_pending()
+                        results.append(one.run())
+        except KeyboardInterrupt:
+            interrupted = True
+            print(
+                f"optax-extras: interrupted after {len(results)} checks",
+                file=sys.stderr,
+            )
     if json:
         print(_check.to_json(results))
     else:
-        if len(specs) > 1:
-            console.print(_check.matrix(results))
-        elif verbose or any(not result.ok for result in results):
-            console.print(_check.table(results, verbose))
+        console = Console()
+        if all_of:
+            console.print(*_check.overview(results))
+        if verbose or not all_of:
+            console.print(*_check.findings(results, verbose and not all_of))
         console.print(_check.summary(results))
+    if interrupted:
+        raise typer.Abort
     if _check.is_broken(results):
         raise typer.Exit(1)
 
 
 @app.command("list")
-def list_algorithms() -> None:
+def list_algorithms(json: JSON = False) -> None:
     """List every algorithm with its summary and papers."""
-    table = Table(show_lines=True)
-    table.add_column("name", no_wrap=True)
-    table.add_column("summary")
-    table.add_column("paper")
-    for entry in _catalogue.entries():
-        papers = "\n".join(paper.text for paper in entry.references)
-        table.add_row(entry.name, entry.summary, papers)
-    Console().print(table)
+    entries = _catalogue.entries()
+    if json:
+        print(_catalogue.to_json(entries))
+        return
+    console = Console()
+    for entry in entries:
+        console.print(f"[bold]{entry.name}[/]")
+        console.print(paragraph(entry.summary, 2))
+        for paper in entry.references:
+            console.print(paragraph(Text(paper.text, "dim"), 4))

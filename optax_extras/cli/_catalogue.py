@@ -3,10 +3,11 @@
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import optax_extras
+from optax_extras.cli._text import as_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,23 @@ def entries() -> list[Entry]:
     """An entry for every public algorithm and schedule, in the order of `__all__`."""
     public = (getattr(optax_extras, name) for name in optax_extras.__all__)
     return [_entry(value) for value in public if inspect.isfunction(value)]
+
+
+def to_json(found: Sequence[Entry]) -> str:
+    """A list of objects, one for each entry."""
+    return as_json(
+        [
+            {
+                "name": entry.name,
+                "summary": entry.summary,
+                "references": [
+                    {"text": paper.text, "arxiv": paper.arxiv}
+                    for paper in entry.references
+                ],
+            }
+            for entry in found
+        ]
+    )
 
 
 def _entry(function: Callable[..., Any]) -> Entry:

@@ -1,26 +1,27 @@
 """What `optax-extras check` runs and prints: a transformation, or all of a module."""
 
-import ast
 import dataclasses
 import functools
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
+from rich.console import RenderableType
+from rich.text import Text
 
-from optax_extras._core.importing import load_attribute
-from optax_extras.testing import CHECKS, BoundCheck, Result, Spec, iter_checks
-from optax_extras.testing._subject import Subject
+from optax_extras._core.importing import cause, check_call, load, nearest
+from optax_extras.cli._optimizers import OPTIMIZERS
+from optax_extras.cli._text import as_json, paragraph
+from optax_extras.testing import CHECKS, Result, Spec
+from optax_extras.testing._registry import NotApplicableError
+from optax_extras.testing._subject import Subject, gradients, parameters
 
 MARKS = {
-    "passed": "[green]✓[/]",
-    "failed": "[red]✗[/]",
-    "advice": "[yellow]△[/]",
-    "not applicable": "[dim]·[/]",
-    "expected failure": "[yellow]x[/]",
-    "unexpected pass": "[red]![/]",
+    "passed": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "advice": ("△", "yellow"),
+    "not applicable": ("·", "dim"),
+    "expected failure": ("x", "yellow"),
+    "unexpected pass": ("!", "red"),
 }
 WORDS = {
     "passed": "passed",
@@ -32,66 +33,87 @@ WORDS = {
 }
 
 
-def load(target: str, arguments: Sequence[str], supports: Sequence[str]) -> Spec:
-    """The spec of `module:attribute`, a factory or a `Spec`.
+def load_spec(text: str, supports: Sequence[str]) -> Spec:
+    """The spec of a factory, perhaps with arguments, or of a `Spec`.
 
     Args:
-      target: where it is; the module is looked for in the current folder too.
-      arguments: `name=value` for the factory, in Python's notation; numbers with a
-        decimal point or an exponent are taken for hyperparameters.
+      text: bundled optimizer, or ``module:attribute``; the module is looked for in the
+        current folder too. Arguments that are numbers with a decimal point or an
+        exponent are taken for hyperparameters.
       supports: capability flags.
 
     Raises:
-      ValueError: there is no such module or attribute, or an argument is malformed.
+      ValueError: there is no such object, it cannot be made, or it cannot be updated.
     """
-    found = load_attribute(target)
+    found, arguments = load(text, OPTIMIZERS, "`target`")
     if isinstance(found, Spec):
         if arguments or supports:
-            raise ValueError(f"{target!r} is a Spec, and takes no further arguments")
+            raise ValueError(f"{text!r} is a Spec, and takes no further arguments")
         spec = found
     else:
-        spec = _spec(target.partition(":")[2], found, arguments, supports)
-    try:
-        Subject(spec).make()
-    except Exception as error:
-        raise ValueError(f"cannot make {target!r}: {error}") from error
+        key = ["key"] if "random" in supports else []
+        advice = "give it in brackets after the name (--supports random gives `key`)"
+        check_call(repr(text), found, [*arguments, *key], advice=advice)
+        spec = _spec(text, found, arguments, supports)
+    _try(text, spec)
     return spec
 
 
 def _spec(
-    name: str, factory: Any, arguments: Sequence[str], supports: Sequence[str]
+    text: str, factory: Any, arguments: Mapping[str, Any], supports: Sequence[str]
 ) -> Spec:
-    values = dict(map(_parse, arguments))
-    numbers = {k: v for k, v in values.items() if isinstance(v, float)}
-    rest = {k: v for k, v in values.items() if k not in numbers}
+    numbers = {k: v for k, v in arguments.items() if isinstance(v, float)}
+    rest = {k: v for k, v in arguments.items() if k not in numbers}
     return Spec(
-        name,
+        text,
         functools.partial(factory, **rest) if rest else factory,
         hyperparameters=numbers,
         supports=supports,
     )
 
 
-def _parse(argument: str) -> tuple[str, Any]:
-    name, equals, text = argument.partition("=")
-    if not (name.isidentifier() and equals):
-        raise ValueError(f"{argument!r} is not of the form name=value")
+def _try(text: str, spec: Spec) -> None:
+    """Makes the transformation and updates once; if it cannot, most checks fail."""
     try:
-        return name, ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return name, text
+        subject = Subject(spec)
+        tx, params = subject.make(), parameters()
+        subject.update(tx, gradients(params, 0), tx.init(params), params)
+    except NotApplicableError:  # there are too few devices for its axis
+        return
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"cannot run {text!r}: {cause(error)}") from error
 
 
-def run(
-    specs: Iterable[Spec], slow: bool, on_check: Callable[[BoundCheck], object]
-) -> list[Result]:
-    """The results of every check of every spec; `on_check` is called before each."""
-    results = []
-    for spec in specs:
-        for check in iter_checks(spec, slow=slow):
-            on_check(check)
-            results.append(check.run())
-    return results
+def expect(specs: Sequence[Spec], expected: Sequence[str]) -> list[Spec]:
+    """The specs with more expected failures.
+
+    Args:
+      specs: what is checked.
+      expected: ``CHECK=REASON`` of all, or ``TRANSFORMATION.CHECK=REASON`` of one.
+
+    Raises:
+      ValueError: the form is another, or there is no such transformation or check.
+    """
+    reasons: dict[str, dict[str, str]] = {spec.name: {} for spec in specs}
+    for text in expected:
+        where, _, reason = text.partition("=")
+        name, _, check = where.rpartition(".")
+        if not (check and reason):
+            raise ValueError(
+                f"{text!r} is not of the form [TRANSFORMATION.]CHECK=REASON"
+            )
+        if check not in CHECKS:
+            raise ValueError(f"no check is called {check!r}{nearest(check, CHECKS)}")
+        if name and name not in reasons:
+            raise ValueError(f"{name!r} is not checked{nearest(name, reasons)}")
+        for transformation in [name] if name else reasons:
+            reasons[transformation][check] = reason
+    return [
+        dataclasses.replace(
+            spec, expected_failures={**spec.expected_failures, **reasons[spec.name]}
+        )
+        for spec in specs
+    ]
 
 
 def outcome(result: Result) -> str:
@@ -106,55 +128,54 @@ def is_broken(results: Sequence[Result]) -> bool:
     return any(outcome(r) in ("failed", "unexpected pass") for r in results)
 
 
-def summary(results: Sequence[Result]) -> str:
+def summary(results: Sequence[Result]) -> RenderableType:
     """The number of results of each outcome, in one line."""
     outcomes = list(map(outcome, results))
     counts = [
-        f"{MARKS[name]} {outcomes.count(name)} {words}"
+        _marked(name, f"{outcomes.count(name)} {words}")
         for name, words in WORDS.items()
         if name in outcomes
     ]
-    return f"{len(results)} checks: {', '.join(counts)}"
+    start = Text(f"{len(results)} checks: ")
+    return paragraph(start.append_text(Text(", ").join(counts)))
 
 
-def table(results: Sequence[Result], every: bool) -> Table:
-    """What failed, or every result, of one transformation."""
-    rows = Table(
-        title=results[0].transformation, title_justify="left", show_lines=not every
-    )
-    rows.add_column("check", no_wrap=True)
-    rows.add_column("")
-    rows.add_column("what was found")
+def findings(results: Sequence[Result], every: bool) -> Iterator[RenderableType]:
+    """What failed, or every result, transformation by transformation."""
+    for name, own in _by_transformation(results).items():
+        shown = [result for result in own if every or not result.ok]
+        if shown:
+            yield paragraph(Text(name, "bold"))
+        for result in shown:
+            yield paragraph(_marked(outcome(result), result.check), 2)
+            if result.message:
+                yield paragraph(result.message, 4)
+            if result.status == "failed":
+                yield paragraph(Text(CHECKS[result.check].remedy, "dim"), 4)
+
+
+def overview(results: Sequence[Result]) -> Iterator[RenderableType]:
+    """The names of the checks that fail, transformation by transformation."""
+    for name, own in _by_transformation(results).items():
+        yield paragraph(Text(name, "bold"))
+        for kind in ("failed", "unexpected pass", "advice"):
+            checks = [result.check for result in own if outcome(result) == kind]
+            if checks:
+                yield paragraph(_marked(kind, ", ".join(checks)), 2)
+
+
+def _by_transformation(results: Sequence[Result]) -> dict[str, list[Result]]:
+    found: dict[str, list[Result]] = {}
     for result in results:
-        if every or not result.ok:
-            found = escape(result.message)
-            if not result.ok:
-                found += f"\n[dim]{escape(CHECKS[result.check].remedy)}[/]"
-            rows.add_row(result.check, MARKS[outcome(result)], found)
-    return rows
+        found.setdefault(result.transformation, []).append(result)
+    return found
 
 
-def matrix(results: Sequence[Result]) -> Table:
-    """Checks that fail for some transformation, against all transformations."""
-    names = list(dict.fromkeys(result.transformation for result in results))
-    found = {(r.check, r.transformation): r for r in results}
-    rows = Table(
-        caption="  ".join(f"{i} {name}" for i, name in enumerate(names, 1)),
-        caption_justify="left",
-        padding=(0, 0),
-    )
-    rows.add_column("check", no_wrap=True)
-    for i in range(1, len(names) + 1):
-        rows.add_column(f"{i:>2}", justify="right")
-    for check in CHECKS:
-        row = [found[check, name] for name in names if (check, name) in found]
-        if any(not result.ok for result in row):
-            rows.add_row(check, *(MARKS[outcome(result)] for result in row))
-    return rows
+def _marked(kind: str, text: str) -> Text:
+    return Text.assemble(MARKS[kind], " ", text)
 
 
 def to_json(results: Sequence[Result]) -> str:
     """A list of objects, one for each result."""
     fields = [f.name for f in dataclasses.fields(Result) if f.name != "error"]
-    rows = [{field: getattr(r, field) for field in fields} for r in results]
-    return json.dumps(rows, indent=2)
+    return as_json([{name: getattr(r, name) for name in fields} for r in results])

@@ -1,9 +1,7 @@
 """The sweeps of `optax-extras compare`, one for each optimizer."""
 
-import contextlib
 import dataclasses
 import functools
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,10 +9,12 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from rich.markup import escape
 
+from optax_extras.cli._estimate import with_estimate
+from optax_extras.cli._optimizers import Factory, blamed_on, check_step
 from optax_extras.tasks import Task, load_task
 from optax_extras.tuning import SweepResult, progress_bar, sweep
-from optax_extras.tuning._factory import MakeOptimizer
 
 EVALUATIONS = 30
 
@@ -49,23 +49,21 @@ def grid(lowest: float, highest: float, budget: int) -> np.ndarray[Any, Any]:
     return np.geomspace(lowest, highest, budget)
 
 
-def use_all_cores() -> None:
-    """Makes every CPU core a JAX device, for the mesh of a sweep."""
-    # JAX refuses if it is initialized already; its devices are then used as they are.
-    with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", os.cpu_count())  # type: ignore[no-untyped-call]
-
-
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """Trials to run with each of several optimizers."""
 
     task: Task
-    optimizers: Mapping[str, MakeOptimizer]
+    optimizers: Mapping[str, Factory]
     learning_rates: np.ndarray[Any, Any]
     seeds: int
     steps: int
     clip: float | None
+
+    def __post_init__(self) -> None:
+        """Traces a step of each optimizer, before any is trained."""
+        for name, factory in self.optimizers.items():
+            check_step(name, factory, self.task)
 
     @property
     def caption(self) -> str:
@@ -83,12 +81,15 @@ class Plan:
 
         Raises:
           KeyboardInterrupt: the sweep was interrupted before its last chunk.
+          ValueError: it failed.
         """
         make = self.optimizers[name]
         if self.clip is not None:
             make = _clipped(make, self.clip)
         devices = jax.devices()[: len(self.learning_rates)]
-        with progress_bar(name) as on_progress:
+        with blamed_on(name, self.task), progress_bar(escape(name)) as bar:
+            is_first = name == next(iter(self.optimizers))
+            estimated = with_estimate(bar, len(self.optimizers))
             result = sweep(
                 self.task,
                 make,
@@ -97,14 +98,14 @@ class Plan:
                 seeds=self.seeds,
                 eval_every=max(1, self.steps // EVALUATIONS),
                 mesh=Mesh(np.array(devices), ("trials",)),
-                on_progress=on_progress,
+                on_progress=estimated if is_first else bar,
             )
         if len(result.losses) < result.planned:
             raise KeyboardInterrupt
         return result
 
 
-def _clipped(make: MakeOptimizer, norm: float) -> MakeOptimizer:
+def _clipped(make: Factory, norm: float) -> Factory:
     # `wraps` keeps the signature, which tells whether `make` takes a key.
     @functools.wraps(make)
     def make_clipped(**arguments: Any) -> optax.GradientTransformation:

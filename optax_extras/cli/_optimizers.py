@@ -1,16 +1,22 @@
 """Optimizers that the command knows by name, and loading of others."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+import jax
+import numpy as np
 import optax
 
 import optax_extras
-from optax_extras._core.importing import load_attribute
-from optax_extras.tuning._factory import MakeOptimizer, check_factory
+from optax_extras._core.factories import keyed
+from optax_extras._core.importing import cause, check_call, load
+from optax_extras.tasks import Task
 
-OPTIMIZERS: Mapping[str, MakeOptimizer] = {
+Factory = Callable[..., optax.GradientTransformation]
+
+OPTIMIZERS: Mapping[str, Factory] = {
     "sgd": optax.sgd,
     "noisy-sgd": optax_extras.noisy_sgd,
     "momentum": optax_extras.momentum_sgd,
@@ -20,28 +26,54 @@ OPTIMIZERS: Mapping[str, MakeOptimizer] = {
     "adamw": optax.adamw,
     "adasmooth": optax_extras.adasmooth,
 }
+# What the commands that train give to a factory.
+GIVEN = {"learning_rate": "the command varies it", "key": "it comes from the seed"}
 
 
-def load_factory(name: str) -> MakeOptimizer:
+def load_factory(text: str) -> Factory:
     """Loads the factory of an optimizer.
 
     Args:
-      name: one of `OPTIMIZERS`, or ``module:function``; modules are also searched for
-        in the current folder.
+      text: one of `OPTIMIZERS`, or ``module:function``, perhaps with arguments that are
+        Python literals; modules are also searched for in the current folder.
 
     Raises:
-      ValueError: there is no such function, it does not take ``learning_rate``, or it
-        needs arguments besides that and ``key``.
+      ValueError: there is no such function, it does not take ``learning_rate`` and the
+        arguments, or it needs others besides these and ``key``.
     """
-    if name in OPTIMIZERS:
-        return OPTIMIZERS[name]
-    if ":" not in name:
-        raise ValueError(
-            f"{name!r} is neither MODULE:FACTORY nor one of {', '.join(OPTIMIZERS)}"
-        )
-    found: Any = load_attribute(name)
+    found, arguments = load(text, OPTIMIZERS, "`optimizer`")
+    for name in GIVEN:
+        if name in arguments:
+            raise ValueError(f"{text!r} must not give `{name}`; {GIVEN[name]}")
+    check_call(repr(text), found, ["learning_rate", *arguments], ["key"])
+    return partial(found, **arguments) if arguments else found
+
+
+def check_step(text: str, factory: Factory, task: Task) -> None:
+    """Traces an optimizer's step on the parameters of a task, without computing it.
+
+    Raises:
+      ValueError: it cannot be traced.
+    """
+
+    def step(rate: jax.Array, seed: jax.Array) -> Any:
+        key = jax.random.key(seed)
+        params = task.init(key)
+        tx = keyed(factory, key)(learning_rate=rate)
+        return tx.update(params, tx.init(params), params)
+
+    with blamed_on(text, task):
+        rate = jax.ShapeDtypeStruct((), np.float32)  # type: ignore[no-untyped-call]
+        seed = jax.ShapeDtypeStruct((), np.uint32)  # type: ignore[no-untyped-call]
+        jax.eval_shape(step, rate, seed)
+
+
+@contextlib.contextmanager
+def blamed_on(text: str, task: Task) -> Iterator[None]:
+    """Makes a `ValueError` of any error, which names the optimizer and the task."""
     try:
-        check_factory(found, ["learning_rate"], repr(name))
-    except TypeError as error:
-        raise ValueError(str(error)) from error
-    return found  # type: ignore[no-any-return]
+        yield
+    except (Exception, SystemExit) as error:
+        raise ValueError(
+            f"cannot train {task.name!r} with {text!r}: {cause(error)}"
+        ) from error

@@ -3,15 +3,13 @@
 import csv
 import dataclasses
 import io
-import json
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.table import Table
+from rich.console import RenderableType
 
+from optax_extras.cli._text import Column, as_json, number, paragraph, tables
 from optax_extras.tuning import Comparison, Summary
 
 
@@ -36,66 +34,73 @@ def write(comparison: Comparison, folder: Path, caption: str) -> list[Path]:
 
 def to_json(comparison: Comparison, caption: str) -> str:
     """Summaries as JSON, with null for numbers that are not finite."""
-    goal = comparison.goal
     sweep = next(iter(comparison.sweeps.values()))
     found = {
         "caption": caption,
         "task": sweep.task,
-        **dataclasses.asdict(goal),
+        **dataclasses.asdict(comparison.goal),
         "target": comparison.target,
         "steps": int(sweep.steps[-1]),
         "seeds": sweep.seeds.tolist(),
         "learning_rates": sweep.hyperparameters["learning_rate"].tolist(),
         "optimizers": [summary._asdict() for summary in comparison.summaries()],
     }
-    return json.dumps(_without_infinities(found), indent=2)
+    return as_json(found)
 
 
-def tables(comparison: Comparison, caption: str) -> list[Table]:
-    """Tables of what each optimizer reached and what it cost, for a terminal."""
-    metric, mode = comparison.goal.metric, comparison.goal.mode
-    summaries = comparison.summaries()
-    others = [name for name in summaries[0].metrics if name != metric]
-    note = f"target: {metric} {'≤' if mode == 'min' else '≥'} {comparison.target:.3g}"
-    if any(summary.at_edge for summary in summaries):
-        note += "; *: best at an end of the grid, try a wider one"
-    results = (f"{metric} (all seeds)", *others)
-    reached = _table(caption, "best rate", *results, "steps to target")
-    reached.caption = f"medians of seeds; {note}"
-    cost = _table("", "diverged", "state B/param")
-    for summary in summaries:
-        ever = math.isfinite(summary.steps_to_target)
-        reached.add_row(
-            summary.optimizer,
-            f"{summary.best['learning_rate']:.2g}{'*' if summary.at_edge else ''}",
-            f"{_number(summary.median)} ({_number(summary.lowest)}–"
-            f"{_number(summary.highest)})",
-            *(f"{summary.metrics[name]:.3g}" for name in others),
-            f"{summary.steps_to_target:.0f}" if ever else "never",
-        )
-        cost.add_row(
-            summary.optimizer,
-            f"{summary.diverged}/{summary.trials}",
-            f"{summary.state_bytes_per_parameter:.1f}",
-        )
-    return [reached, cost]
+def render(comparison: Comparison, caption: str, width: int) -> list[RenderableType]:
+    """What each optimizer reached and what it cost, for a terminal of some width."""
+    goal, summaries = comparison.goal, comparison.summaries()
+    others = [name for name in summaries[0].metrics if name != goal.reported]
+    columns = [
+        Column(
+            "best rate",
+            [number(s.best["learning_rate"]) + "*" * s.at_edge for s in summaries],
+        ),
+        *(
+            Column(heading, [number(getattr(s, field), "diverged") for s in summaries])
+            for heading, field in (
+                (_words(goal.reported), "median"),
+                ("lowest", "lowest"),
+                ("highest", "highest"),
+            )
+        ),
+        Column(
+            "steps to target", [number(s.steps_to_target, "never") for s in summaries]
+        ),
+        *(
+            Column(_words(k), [number(s.metrics[k], "diverged") for s in summaries])
+            for k in others
+        ),
+        Column("runs diverged", [f"{s.diverged}/{s.trials}" for s in summaries]),
+        Column(
+            "state B per param",
+            [number(s.state_bytes_per_parameter) for s in summaries],
+        ),
+    ]
+    names = [summary.optimizer for summary in summaries]
+    return [
+        paragraph(caption),
+        *tables("optimizer", names, columns, width),
+        paragraph(_note(comparison)),
+    ]
 
 
-def _table(title: str, *headings: str) -> Table:
-    result = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
-    result.add_column("optimizer", no_wrap=True)
-    for heading in headings:
-        narrow = heading.replace("_", " ")
-        result.add_column(narrow, justify="right", no_wrap="(" in narrow)
-    return result
+def _note(comparison: Comparison) -> str:
+    goal = comparison.goal
+    notes = [
+        f"Medians of seeds, and the lowest and highest {_words(goal.reported)}.",
+        f"Rates chosen by {_words(goal.metric)}.",
+        f"Target: {_words(goal.reported)} {'≤' if goal.mode == 'min' else '≥'}"
+        f" {number(comparison.target)}.",
+    ]
+    if any(summary.at_edge for summary in comparison.summaries()):
+        notes.append("*: best at an end of the grid; try a wider one.")
+    return " ".join(notes)
 
 
-def _number(value: float) -> str:
-    if not math.isfinite(value):
-        return "diverged"
-    # A column holds three of these.
-    tiny = 0 < abs(value) < 1e-3
-    return f"{value:.1e}".replace("e-0", "e-") if tiny else f"{value:.2g}"
+def _words(metric: str) -> str:
+    return metric.replace("_", " ")
 
 
 def _flat(summary: Summary) -> dict[str, Any]:
@@ -123,11 +128,3 @@ def _csv(heading: Sequence[str], rows: Iterable[Iterable[Any]]) -> bytes:
     writer.writerow(heading)
     writer.writerows(rows)
     return text.getvalue().encode()
-
-
-def _without_infinities(tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {k: _without_infinities(v) for k, v in tree.items()}
-    if isinstance(tree, list):
-        return [_without_infinities(v) for v in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

@@ -211,8 +211,10 @@ def momentum_sgd(
     Use it on ill-conditioned losses, where it converges much faster than plain SGD
     (docs/evidence.md). Elsewhere it may act as a larger step: on digits
     (colab/momentum.ipynb) plain SGD with the learning rate :math:`\eta / (1 - \gamma)`
-    does as well while that is small, and worse when it is large. ``nesterov=True``
-    damps oscillations, and is not always faster.
+    does as well while that is small. With larger steps momentum had the lower training
+    loss, and remained stable where plain SGD did not; at learning rates chosen by
+    validation, its test loss was no better. ``nesterov=True`` damps oscillations, and
+    is not always faster.
 
     With :math:`\eta_t` = ``learning_rate`` and :math:`\gamma_t` = ``momentum``:
 

@@ -1,11 +1,11 @@
 """Catalogue of the bundled tasks, and loading of tasks by name."""
 
-import inspect
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from optax_extras._core.importing import load_attribute
+from optax_extras._core.importing import cause, check_call, load
 from optax_extras.tasks._analytic import (
     jumping_quadratic,
     line,
@@ -38,27 +38,39 @@ def load_task(name: str, **arguments: Any) -> Task:
     """Loads a bundled task, or a `Task` or task factory at ``module:attribute``.
 
     Args:
-      name: one of `TASKS`, or ``module:attribute``; modules are also searched for in
-        the current folder.
-      **arguments: arguments of the task factory, such as ``batch_size``.
+      name: one of `TASKS`, or ``module:attribute``, perhaps with arguments of the task
+        factory that are Python literals, as in ``"digits(hidden=16)"``; modules are
+        also searched for in the current folder.
+      **arguments: more arguments of the factory, such as ``batch_size``.
 
     Returns:
-      The task.
+      The task. If it is bundled, ``name`` is its name.
 
     Raises:
-      ValueError: there is no such task, or it does not take these arguments.
+      ValueError: there is no such task, it does not take these arguments, or it cannot
+        be made with them.
+      ImportError: a package that the task needs is not installed.
     """
-    if name not in TASKS and ":" not in name:
-        raise ValueError(
-            f"`task` must be MODULE:ATTRIBUTE or one of {', '.join(TASKS)}; got"
-            f" {name!r}"
-        )
-    found = TASKS[name] if name in TASKS else load_attribute(name)
-    takes = inspect.signature(found).parameters if callable(found) else ()
-    for argument in arguments:
-        if argument not in takes:
+    found, written = load(name, TASKS, "`task`")
+    for argument in written.keys() & arguments.keys():
+        raise ValueError(f"`{argument}` of task {name!r} is given twice")
+    arguments = {**written, **arguments}
+    if not callable(found):
+        for argument in arguments:
             raise ValueError(f"task {name!r} does not take `{argument}`")
-    task = found(**arguments) if callable(found) else found
+        return _checked(name, found)
+    check_call(f"task {name!r}", found, arguments)
+    try:
+        task = found(**arguments)
+    except (Exception, SystemExit) as error:
+        kind = ImportError if isinstance(error, ImportError) else ValueError
+        raise kind(f"cannot make task {name!r}: {cause(error)}") from error
+    task = _checked(name, task)
+    is_bundled = name.partition("(")[0].strip() in TASKS
+    return dataclasses.replace(task, name=name) if is_bundled else task
+
+
+def _checked(name: str, task: Any) -> Task:
     if not isinstance(task, Task):
         raise ValueError(f"task {name!r} must be a Task, got {task!r}")
     return task

@@ -3,7 +3,6 @@
 import collections.abc
 import dataclasses
 import functools
-import importlib
 import inspect
 import itertools
 import typing
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
+from optax_extras._core.importing import cause, import_module
 from optax_extras.testing._spec import Spec, StepArguments
 from optax_extras.testing._subject import Subject, parameters
 
@@ -45,22 +45,24 @@ _EXTRA_ARGS: dict[str, Callable[[StepArguments], Any]] = {
 def aliases_of(module: str) -> list[Spec]:
     """A spec for each optimizer that a module exports, in the order of their names.
 
-    An optimizer is a function that returns a transformation and takes a learning rate.
+    An optimizer is a function that takes a learning rate and is annotated to return a
+    transformation.
     Its hyperparameters are the floating-point arguments that may be arrays, and its
     schedules those of them that may be functions, by their annotations or by trial. An
     argument ``key`` makes it random, and other required arguments, as well as those of
     ``update``, are found by trial.
 
     Args:
-      module: `"optax"`, `"optax.contrib"`, or a module with aliases like theirs.
+      module: `"optax"`, `"optax.contrib"`, or a module with aliases like theirs, which
+        is also searched for in the current folder.
 
     Raises:
       ValueError: the module cannot be imported, or has no such function.
     """
     try:
-        namespace = importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(f"cannot import {module!r}: {error}") from error
+        namespace = import_module(module)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"cannot import {module!r}: {cause(error)}") from error
     with warnings.catch_warnings(), jax.numpy_rank_promotion("allow"):
         warnings.simplefilter("ignore")  # of what is only tried
         specs = [
@@ -69,7 +71,10 @@ def aliases_of(module: str) -> list[Spec]:
             if _is_alias(name, function)
         ]
     if not specs:
-        raise ValueError(f"{module!r} has no optimizer that takes a learning rate")
+        raise ValueError(
+            f"{module!r} has no function that takes `learning_rate` and is annotated to"
+            " return a `GradientTransformation`"
+        )
     return specs
 
 

@@ -1,4 +1,4 @@
-"""`Comparison`: sweeps of several optimizers over the same grid, seeds and steps."""
+"""`Comparison`: sweeps of several optimizers with the same task, seeds and steps."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from optax_extras.tasks import Goal
-from optax_extras.tuning._drawing import draw_band, nan_percentile, new_figure
+from optax_extras.tuning._comparison_picture import draw_comparison
+from optax_extras.tuning._comparison_view import view_of
 from optax_extras.tuning._result import SweepResult
 
 if TYPE_CHECKING:
@@ -22,15 +23,17 @@ class Summary(NamedTuple):
 
     Attributes:
       optimizer: name of the optimizer.
-      best: hyperparameters with the best median of the goal's metric.
+      best: hyperparameters with the best median of the metric that chooses.
       at_edge: whether one of these is at an end of its range, so that a wider grid may
         hold better ones.
-      median: median over seeds of the goal's metric after the last step.
+      median: median over seeds of the reported metric after the last step; a seed that
+        diverged counts as worse than all others.
       lowest: lowest value over seeds.
       highest: highest value over seeds.
       metrics: medians over seeds of all metrics after the last step.
-      steps_to_target: median over seeds of the first evaluated step at which the target
-        is reached; infinite if half of the seeds never reach it.
+      steps_to_target: median over seeds of the first evaluated step from which on the
+        reported metric stays at or beyond the target to the end; infinite if half of
+        the seeds diverge or end before it.
       diverged: number of trials of the whole grid that diverged.
       trials: number of trials of the whole grid.
       state_bytes_per_parameter: size of the optimizer's state.
@@ -53,15 +56,20 @@ class Summary(NamedTuple):
 class Comparison:
     """Comparison of several optimizers by their sweeps of one task.
 
-    Each optimizer is judged at its hyperparameters with the best median. These are
-    selected by the same trials that judge them, which flatters all with few seeds.
+    Each optimizer is judged at the hyperparameters with the best median of
+    ``goal.metric``, by its values of ``goal.reported``. If both are one metric, the
+    trials that choose also judge, which flatters all with few seeds.
+
+    The grids may differ in size and in hyperparameters; an optimizer with more rows has
+    then more to choose from.
 
     Attributes:
       sweeps: sweeps by the names of their optimizers.
 
     Raises:
-      ValueError: there are no sweeps, or they differ in task, goal, number of rows,
-        seeds or evaluated steps.
+      TypeError: ``sweeps`` does not map names to results of `sweep`.
+      ValueError: there are no sweeps, or they differ in task, goal, seeds or evaluated
+        steps.
 
     Examples:
       >>> import optax
@@ -82,12 +90,18 @@ class Comparison:
 
     def __post_init__(self) -> None:
         """Checks that the sweeps can be compared."""
+        wanted = "`sweeps` must map names of optimizers to results of `sweep`, got"
+        if not isinstance(self.sweeps, Mapping):
+            raise TypeError(f"{wanted} a {type(self.sweeps).__name__}")
+        for name, result in self.sweeps.items():
+            if not (isinstance(name, str) and isinstance(result, SweepResult)):
+                kind = type(result).__name__
+                raise TypeError(f"{wanted} a {kind} for the name {name!r}")
         if not self.sweeps:
             raise ValueError("`sweeps` must not be empty, got {}")
         kinds: dict[str, Any] = {
             "task": lambda s: s.task,
             "goal": lambda s: s.goal,
-            "number of rows": lambda s: len(s.losses),
             "seeds": lambda s: s.seeds.tolist(),
             "steps": lambda s: s.steps.tolist(),
         }
@@ -102,31 +116,34 @@ class Comparison:
 
     @property
     def goal(self) -> Goal:
-        """Goal of the task, by which the optimizers are compared."""
+        """Goal of the task: metrics that choose hyperparameters and are reported."""
         return next(iter(self.sweeps.values())).goal
 
     @property
     def target(self) -> float:
         """Value at 95 % of the way from the initial to the best final median.
 
-        The medians are those of the goal's metric over seeds. The initial one is that
-        of the initial parameters, or of the first mini-batches if the goal is a mean
-        of losses. NaN if no optimizer ends with a finite median.
+        The medians are those of the reported metric over seeds. The initial one is that
+        of the initial parameters, or of the first mini-batch if the metric is a mean of
+        losses. NaN if no optimizer ends with a median better than that.
         """
-        sign = 1 if self.goal.mode == "min" else -1
-        curves = [sign * self.best_curves(name) for name in self.sweeps]
-        ends = np.array([curve[:, [0, -1]] for curve in curves])
-        medians = np.median(np.where(np.isfinite(ends), ends, np.inf), axis=1)
-        first, last = np.median(medians[:, 0]), np.min(medians[:, 1])
-        if not np.isfinite([first, last]).all():
+        sign = self._sign
+        firsts = [
+            np.median(sweep.initial(self.goal.reported)[sweep.best_row()])
+            for sweep in self.sweeps.values()
+        ]
+        first = sign * float(np.median(firsts))
+        last = min(float(np.median(sign * self._ends(name))) for name in self.sweeps)
+        if not (np.isfinite([first, last]).all() and last < first):
             return np.nan
-        return float(sign * (first + TARGET * (last - first)))
+        return sign * (first + TARGET * (last - first))
 
     def best_curves(self, optimizer: str) -> np.ndarray[Any, Any]:
-        """Goal's metric at each evaluation of an optimizer's best row, (S, E)."""
+        """Reported metric at each evaluation of an optimizer's best row, (S, E)."""
         sweep = self.sweeps[optimizer]
-        curves: np.ndarray[Any, Any] = sweep.curves(self.goal.metric)[sweep.best_row()]
-        return curves
+        curves = sweep.curves(self.goal.reported)
+        best: np.ndarray[Any, Any] = curves[sweep.best_row()]
+        return best
 
     def summaries(self) -> list[Summary]:
         """Summary of each optimizer, in the order of `sweeps`."""
@@ -134,11 +151,12 @@ class Comparison:
 
     def _summary(self, name: str, sweep: SweepResult) -> Summary:
         row, curves = sweep.best_row(), self.best_curves(name)
-        sign = 1 if self.goal.mode == "min" else -1
-        reached = sign * curves <= sign * self.target
+        reached = self._sign * curves <= self._sign * self.target
+        reached &= ~sweep.diverged()[row][:, np.newaxis]
+        stays = np.logical_and.accumulate(reached[:, ::-1], axis=1)[:, ::-1]
         steps = sweep.steps[-curves.shape[1] :].astype(float)
-        first = np.where(reached.any(axis=1), steps[reached.argmax(axis=1)], np.inf)
-        last = np.where(sweep.diverged()[row], sign * np.inf, curves[:, -1])
+        first = np.where(stays[:, -1], steps[stays.argmax(axis=1)], np.inf)
+        last = self._ends(name)
         best = sweep.best()
         return Summary(
             optimizer=name,
@@ -150,114 +168,55 @@ class Comparison:
             median=float(np.median(last)),
             lowest=float(np.min(last)),
             highest=float(np.max(last)),
-            metrics={
-                k: float(np.median(v[row, :, -1])) for k, v in sweep.metrics.items()
-            },
+            metrics={k: _median(v[row, :, -1]) for k, v in sweep.metrics.items()},
             steps_to_target=float(np.median(first)),
             diverged=int(sweep.diverged().sum()),
             trials=sweep.diverged().size,
             state_bytes_per_parameter=sweep.state_bytes_per_parameter,
         )
 
-    def plot(self, title: str | None = None) -> "Figure":
-        """Draws the sensitivity to the learning rate, and the best curves.
+    @property
+    def _sign(self) -> int:
+        return 1 if self.goal.mode == "min" else -1
 
-        Left: median and range over seeds of the goal's metric after the last step, with
-        crosses where at least half of the seeds diverged. Right: median and range over
-        the steps, at each optimizer's best learning rate.
+    def _ends(self, optimizer: str) -> np.ndarray[Any, Any]:
+        """Last reported values of the best row, infinitely bad if it diverged, (S,)."""
+        sweep, ends = self.sweeps[optimizer], self.best_curves(optimizer)[:, -1]
+        worst, gone = self._sign * np.inf, sweep.diverged()[sweep.best_row()]
+        last: np.ndarray[Any, Any] = np.where(gone, worst, ends.astype(np.float64))
+        return last
+
+    def plot(
+        self, title: str | None = None, hyperparameter: str | None = None
+    ) -> "Figure":
+        """Draws the choice of a hyperparameter, and the training that came of it.
+
+        Left: the metric that chooses after the last step, over the hyperparameter. If
+        a sweep has several, each value is drawn with the best values of the others; one
+        that does not have it is a level line. Right: the reported metric over the
+        steps, with each optimizer's best hyperparameters.
+
+        Lines are medians over seeds, and bands all seeds. The axes end a little beyond
+        the metric before training and its best value; marks in a grey margin show what
+        is outside. More than six optimizers are drawn in several rows of panels, where
+        the best one is repeated in grey.
 
         Args:
-          title: by default the task, the number of steps and that of seeds.
+          title: title of the picture; by default the task, steps and seeds.
+          hyperparameter: abscissa on the left; by default ``learning_rate`` if a sweep
+            has it, else the first of the first sweep.
 
         Raises:
-          ValueError: the sweeps are not over ``learning_rate`` alone.
+          ValueError: no sweep has the hyperparameter.
           ImportError: matplotlib is not installed.
         """
-        for name, sweep in self.sweeps.items():
-            if list(sweep.hyperparameters) != ["learning_rate"]:
-                raise ValueError(
-                    "a plot needs sweeps over `learning_rate` alone, got"
-                    f" {', '.join(sweep.hyperparameters)} for {name!r}"
-                )
-        figure = new_figure(12, 5.5)
-        left, right = figure.subplots(1, 2)
-        self._draw_sensitivity(left)
-        self._draw_curves(right)
-        self._set_limits(left, right)
-        for axes in (left, right):
-            axes.grid(alpha=0.3)
-        figure.legend(
-            *right.get_legend_handles_labels(),
-            loc="outside lower center",
-            ncols=min(5, len(self.sweeps)),
-            fontsize="small",
-            title="optimizer (best learning rate); lines are medians, bands all seeds",
-            title_fontsize="small",
-        )
-        if title is None:
-            sweep = next(iter(self.sweeps.values()))
-            title = f"{sweep.task}: {sweep.steps[-1]} steps, {len(sweep.seeds)} seeds"
-        figure.suptitle(title, fontsize="medium")
-        return figure
-
-    def _draw_sensitivity(self, axes: Any) -> None:
-        for i, sweep in enumerate(self.sweeps.values()):
-            rates, gone = sweep.hyperparameters["learning_rate"], sweep.diverged()
-            order = np.argsort(rates, kind="stable")
-            values = np.where(gone, np.nan, sweep.final(self.goal.metric))
-            line = {"marker": "o", "markersize": 3, **_style(i)}
-            draw_band(axes, rates[order], values[order], **line)
-            lost = rates[gone.mean(axis=1) >= 0.5]
-            axes.plot(
-                lost,
-                np.full(len(lost), 0.98 - 0.025 * i),  # one line for each optimizer
-                "x",
-                color=_style(i)["color"],
-                markersize=4,
-                transform=axes.get_xaxis_transform(),
-            )
-        axes.set_xscale("log")
-        axes.set_xlabel("learning rate (crosses: half of the seeds or more diverged)")
-        axes.set_ylabel(f"{self.goal.metric} after {sweep.steps[-1]} steps")
-
-    def _draw_curves(self, axes: Any) -> None:
-        for i, (name, sweep) in enumerate(self.sweeps.items()):
-            curves = self._finite_curves(name)
-            label = f"{name} ({sweep.best()['learning_rate']:.2g})"
-            steps = sweep.steps[-curves.shape[1] :]
-            draw_band(axes, steps, curves.T, label=label, **_style(i))
-        axes.axhline(self.target, color="grey", linewidth=1, linestyle=":")
-        axes.annotate(
-            f"target {self.target:.3g}",
-            (1, self.target),
-            xycoords=("axes fraction", "data"),
-            ha="right",
-            va="bottom",
-            fontsize="small",
-            color="grey",
-        )
-        axes.set_xlabel("step")
-        axes.set_ylabel(f"{self.goal.metric}, each at its best learning rate")
-
-    def _set_limits(self, *pictures: Any) -> None:
-        """Cuts off values far beyond the first and the best medians."""
-        medians = np.array(
-            [nan_percentile(self._finite_curves(name).T, 50) for name in self.sweeps]
-        )
-        worst = np.nanmax(medians[:, 0], initial=-np.inf)
-        best = np.nanmin(medians[:, -1], initial=np.inf)
-        for axes in pictures:
-            if self.goal.mode == "min" and 0 <= best < worst:
-                axes.set_yscale("log")
-                axes.set_ylim(max(best / 2, worst * 1e-8), 3 * worst)
-            elif self.goal.mode == "min" and best < worst:
-                axes.set_ylim(best - (worst - best) / 10, worst + (worst - best) / 2)
-
-    def _finite_curves(self, optimizer: str) -> np.ndarray[Any, Any]:
-        curves = self.best_curves(optimizer)
-        return np.where(np.isfinite(curves), curves, np.nan)
+        ends = [np.median(self._sign * self._ends(name)) for name in self.sweeps]
+        best = int(np.argmin(ends))
+        view = view_of(self.sweeps, hyperparameter, best, self.target, title)
+        return draw_comparison(view)
 
 
-def _style(i: int) -> dict[str, Any]:
-    """Color and dashes of the i-th optimizer, of twenty kinds."""
-    return {"color": f"C{i % 10}", "linestyle": "--" if i // 10 % 2 else "-"}
+def _median(values: np.ndarray[Any, Any]) -> float:
+    """Median of numbers that need not be finite."""
+    with np.errstate(invalid="ignore"):
+        return float(np.median(values.astype(np.float64)))

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from optax_extras._core.factories import MakeOptimizer, keyed
 from optax_extras.tasks import Task
-from optax_extras.tuning._factory import MakeOptimizer, keyed
 from optax_extras.tuning._files import digest
 from optax_extras.tuning._points import Points
 from optax_extras.tuning._trial import descend, keys_of_seed

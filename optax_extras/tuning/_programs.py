@@ -13,8 +13,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 from jax.stages import Compiled
 
+from optax_extras._core.factories import MakeOptimizer, keyed
 from optax_extras.tasks import Task
-from optax_extras.tuning._factory import MakeOptimizer, keyed
 from optax_extras.tuning._points import Points
 from optax_extras.tuning._trial import descend, keys_of_seed
 

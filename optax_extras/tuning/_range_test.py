@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from optax_extras._core import checks
+from optax_extras._core.factories import MakeOptimizer, check_factory, keyed
 from optax_extras._core.interrupts import interrupts_between_calls
 from optax_extras.tasks import Task
 from optax_extras.tuning._drawing import new_figure
-from optax_extras.tuning._factory import MakeOptimizer, check_factory, keyed
 from optax_extras.tuning._points import PointOf, Points
 from optax_extras.tuning._task_checks import check_task
 from optax_extras.tuning._trial import descend, keys_of_seed, seeds_of
@@ -88,25 +88,40 @@ class LRRangeResult:
     def steepest(self) -> Suggestion:
         """Rate at which the smoothed loss falls fastest against log(rate).
 
-        The first smoothing/(1 − smoothing) steps are left out, because their averages
-        are over few losses.
+        It is usually too low for a constant rate. The slope is taken over twice the
+        smoothing/(1 − smoothing) steps by which the average lags behind, as the slope
+        of one step is that of one mini-batch. As many steps are left out at the start,
+        where the averages are over few losses.
         """
-        rates, first = [], round(self.smoothing / (1 - self.smoothing))
+        rates, lag = [], round(self.smoothing / (1 - self.smoothing))
+        window = max(1, 2 * lag)
         for smoothed, end in zip(self.smoothed, self.divergence, strict=True):
-            slopes = np.diff(smoothed[first:end])
+            slopes = smoothed[lag + window : end] - smoothed[lag : max(0, end - window)]
             falls = slopes.size and slopes.min() < 0
-            found = self.learning_rates[first + slopes.argmin()] if falls else np.nan
+            found = self.learning_rates[lag + slopes.argmin()] if falls else np.nan
             rates.append(found)
         return _suggestion(rates)
 
     @property
     def tenth_of_divergence(self) -> Suggestion:
-        """A tenth of the rate at which the loss diverged; NaN if it did not."""
+        """A tenth of the rate at which the loss diverged; NaN if it did not.
+
+        It is usually too high for a constant rate.
+        """
         beyond = np.append(self.learning_rates, np.nan)
         return _suggestion(beyond[self.divergence] / 10)
 
-    def plot(self) -> "Figure":
-        """Draws the smoothed losses over the learning rate, with both suggestions.
+    @property
+    def between(self) -> Suggestion:
+        """Geometric mean of the other two of each seed, the rate to try first."""
+        lower, upper = self.steepest.rates, self.tenth_of_divergence.rates
+        return _suggestion(np.sqrt(lower * upper))
+
+    def plot(self, title: str | None = None) -> "Figure":
+        """Draws the smoothed losses over the learning rate, with the suggestions.
+
+        Args:
+          title: by default the task.
 
         Raises:
           ImportError: matplotlib is not installed.
@@ -120,6 +135,7 @@ class LRRangeResult:
             axes.plot(rates, losses[:end], color="tab:blue", alpha=0.5, label=label)
         for name, color, found in (
             ("steepest descent", "tab:green", self.steepest),
+            ("between the two", "tab:red", self.between),
             ("a tenth of divergence", "tab:orange", self.tenth_of_divergence),
         ):
             if np.isfinite(found.median):
@@ -131,7 +147,8 @@ class LRRangeResult:
             axes.set_yscale("log")
         axes.set_xlabel("learning rate")
         axes.set_ylabel(f"loss, averaged with a decay of {self.smoothing:g}")
-        axes.set_title(f"{self.task}: learning-rate range test", fontsize="medium")
+        title = f"{self.task}: learning-rate range test" if title is None else title
+        axes.set_title(title, fontsize="medium")
         axes.legend(fontsize="small")
         axes.grid(alpha=0.3)
         return figure
@@ -152,7 +169,7 @@ def lr_range_test(
     make_optimizer: MakeOptimizer,
     *,
     min_lr: float = 1e-5,
-    max_lr: float = 10.0,
+    max_lr: float = 100.0,
     steps: int = 200,
     seeds: int | Sequence[int] = 5,
     smoothing: float = 0.9,
@@ -160,9 +177,14 @@ def lr_range_test(
 ) -> LRRangeResult:
     """Trains each seed once with a learning rate that grows exponentially.
 
-    The loss is flat at first, then falls, then diverges; a good constant rate lies
-    where it falls. The test is quick and rough: its suggestions depend on the range,
-    the number of steps and the seed, so it is repeated over seeds.
+    The loss is flat at first, then falls, then diverges. On digits, digits-softmax and
+    breast-cancer with SGD, momentum and Adam, the best of 25 constant rates after 300
+    steps lay above the rate of steepest descent in all nine pairs, by up to 85 times,
+    and below a tenth of the rate of divergence in eight, by up to 35 times. Their
+    geometric mean, ``between``, was within a factor of 4 of it in seven pairs, and 5
+    and 10 times too low in two of breast-cancer. Try that first, and sweep over the
+    range of the two. Where the loss is mostly noise, as in noisy-quadratic, the
+    suggestions are far off and differ between seeds.
 
     Args:
       task: what to train.
@@ -191,10 +213,9 @@ def lr_range_test(
     Examples:
       >>> import optax
       >>> from optax_extras.tuning import digits, lr_range_test
-      >>> result = lr_range_test(digits(), optax.sgd, max_lr=100.0, seeds=3)
-      >>> bool(0.01 < result.steepest.median < 1)
-      True
-      >>> bool(0.1 < result.tenth_of_divergence.median < 10)
+      >>> result = lr_range_test(digits(), optax.sgd, seeds=3)
+      >>> lowest, highest = result.steepest.median, result.tenth_of_divergence.median
+      >>> bool(0.01 < lowest < result.between.median < highest < 10)
       True
 
     References:

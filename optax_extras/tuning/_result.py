@@ -7,21 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optax_extras.tasks import Goal, Mode
-from optax_extras.tuning._drawing import draw_band, new_figure
+from optax_extras.tasks import Goal
 from optax_extras.tuning._files import read, write
+from optax_extras.tuning._measurements import Measurements
+from optax_extras.tuning._sweep_picture import draw_sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FORMAT = 2
 
-# Rise of the loss, in multiples of what it starts at or falls by, of a diverged trial.
-_DIVERGENCE = 10.0
-
 
 @dataclasses.dataclass(frozen=True)
-class SweepResult:
+class SweepResult(Measurements):
     """Measurements of a sweep with R rows of hyperparameters, S seeds, E evaluations.
 
     The first evaluation is that of the initial parameters.
@@ -42,110 +40,6 @@ class SweepResult:
       program: digest of what a trial computes, by which `sweep` knows the file to
         resume; empty without one.
     """
-
-    task: str
-    goal: Goal
-    hyperparameters: dict[str, np.ndarray[Any, Any]]
-    seeds: np.ndarray[Any, Any]
-    steps: np.ndarray[Any, Any]
-    metrics: dict[str, np.ndarray[Any, Any]]
-    losses: np.ndarray[Any, Any]
-    initial_losses: np.ndarray[Any, Any]
-    compile_seconds: float
-    run_seconds: float
-    state_bytes_per_parameter: float
-    planned: int
-    program: str = ""
-
-    @property
-    def seconds_per_step(self) -> float:
-        """Run time divided by the updates of all trials; evaluations are included."""
-        return self.run_seconds / (self.losses[..., 0].size * float(self.steps[-1]))
-
-    def curves(self, metric: str) -> np.ndarray[Any, Any]:
-        """Values of a metric at each evaluation, (R, S, E).
-
-        Args:
-          metric: one of `metrics`; or ``"loss"``, the mean loss since the last
-            evaluation, or ``"mean_loss"``, that since the first step. These two start
-            at the second evaluation: (R, S, E − 1).
-
-        Raises:
-          ValueError: there is no such metric.
-        """
-        lengths = np.diff(self.steps).astype(np.float64)
-        sums = np.cumsum(self.losses * lengths, axis=-1)
-        known: dict[str, np.ndarray[Any, Any]] = {
-            "loss": self.losses,
-            "mean_loss": sums / np.cumsum(lengths),
-            **self.metrics,
-        }
-        if metric not in known:
-            raise ValueError(
-                f"`metric` must be one of {', '.join(known)}, got {metric!r}"
-            )
-        return known[metric]
-
-    def final(self, metric: str) -> np.ndarray[Any, Any]:
-        """Last value of a metric that `curves` knows, (R, S).
-
-        Raises:
-          ValueError: there is no such metric.
-        """
-        values: np.ndarray[Any, Any] = self.curves(metric)[..., -1]
-        return values
-
-    def best(
-        self, metric: str | None = None, mode: Mode | None = None
-    ) -> dict[str, float]:
-        """Hyperparameters with the best final metric, by the median over seeds.
-
-        A seed that diverged counts as worse than all others.
-
-        Args:
-          metric: one that `curves` knows; by default that of the task's goal.
-          mode: ``"min"`` if low values are better, ``"max"`` if high values are. It may
-            be omitted for the goal's metrics and for losses that the task minimises,
-            ``"loss"`` and ``"mean_loss"``.
-
-        Raises:
-          ValueError: there is no such metric or mode, or the mode is needed.
-        """
-        row = self.best_row(metric, mode)
-        return {k: v[row].item() for k, v in self.hyperparameters.items()}
-
-    def best_row(self, metric: str | None = None, mode: Mode | None = None) -> int:
-        """Row index of `best`."""
-        metric = self.goal.metric if metric is None else metric
-        values = self.final(metric)
-        if mode is None:
-            known: dict[str, Mode] = {"loss": "min", "mean_loss": "min"}
-            known[self.goal.metric] = known[self.goal.reported] = self.goal.mode
-            mode = known.get(metric)
-        if mode not in ("min", "max"):
-            raise ValueError(
-                f"`mode` must be 'min' or 'max' for metric {metric!r}, got {mode!r}"
-            )
-        values = values * (1 if mode == "min" else -1)
-        worst = np.where(np.isfinite(values) & ~self.diverged(), values, np.inf)
-        return int(np.argmin(np.median(worst, axis=1)))
-
-    def diverged(self) -> np.ndarray[Any, Any]:
-        """Whether each trial diverged, (R, S).
-
-        A trial diverged if its last loss or a last metric is not finite, or if the last
-        loss is far above the first: by more than ten times the size of the first loss
-        or the fall of the best trial, whichever is larger (medians over all trials).
-        """
-        last = self.losses[..., -1]
-        ends = [last, *(m[..., -1] for m in self.metrics.values())]
-        finite = np.all(np.isfinite(ends), axis=0)
-        with np.errstate(invalid="ignore"):
-            first = np.median(self.initial_losses)
-            fall = first - np.min(last, where=finite, initial=first)
-            limit = first + _DIVERGENCE * np.maximum(abs(first), fall)
-            gone: np.ndarray[Any, Any] = ~finite | (last > limit)
-        return gone
 
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
         """Columns of a table with a row for every trial and evaluation.
@@ -179,74 +73,32 @@ class SweepResult:
         return pd.DataFrame(self.columns())
 
     def plot(
-        self, metric: str | None = None, hyperparameter: str | None = None
+        self,
+        metric: str | None = None,
+        hyperparameter: str | tuple[str, str] | None = None,
     ) -> "Figure":
-        """Draws the sensitivity to a hyperparameter, and the best trials.
+        """Draws a final metric over one or two hyperparameters, and the best trials.
 
-        Left: median and range over seeds of a final metric, with red lines where seeds
-        diverged. Right: losses of the row that is best by the task's goal.
+        Left: a curve over one hyperparameter, with red lines where seeds diverged; or a
+        heat map over two, with cells of equal size, or points if the rows form no grid.
+        If the sweep has others too, each value or pair is drawn with the row that is
+        best by the task's goal. Right: losses of the row that is best of all.
+
+        Lines and colors are medians over seeds, and bands all seeds. The axes end a
+        little beyond the value before training and the best one; marks in a grey margin
+        show what is outside.
 
         Args:
-          metric: one that `curves` knows; by default that of the task's goal.
-          hyperparameter: abscissa; by default ``learning_rate``, else the first.
+          metric: one that `curves` knows; by default the one that chooses.
+          hyperparameter: name of the abscissa, or names of abscissa and ordinate; by
+            default those with more than one value, at most two, and ``learning_rate``
+            first.
 
         Raises:
           ValueError: there is no such metric or hyperparameter.
           ImportError: matplotlib is not installed.
         """
-        names = list(self.hyperparameters)
-        if hyperparameter is None:
-            hyperparameter = "learning_rate" if "learning_rate" in names else names[0]
-        if hyperparameter not in names:
-            raise ValueError(
-                f"`hyperparameter` must be one of {', '.join(names)}, got"
-                f" {hyperparameter!r}"
-            )
-        figure = new_figure(10, 4)
-        left, right = figure.subplots(1, 2)
-        self._draw_sensitivity(left, metric or self.goal.metric, hyperparameter)
-        self._draw_best(right)
-        figure.suptitle(f"{self.task}: {len(self.seeds)} seeds", fontsize="medium")
-        return figure
-
-    def _draw_sensitivity(self, axes: Any, metric: str, hyperparameter: str) -> None:
-        x = self.hyperparameters[hyperparameter]
-        values = np.where(self.diverged(), np.nan, self.final(metric))
-        if len(np.unique(x)) == len(x):  # one row for each value
-            order = np.argsort(x, kind="stable")
-            line = {"marker": "o", "markersize": 3, "label": "median", "color": "C0"}
-            draw_band(axes, x[order], values[order], "all seeds", **line)
-        else:
-            cloud = np.repeat(x, values.shape[1])
-            axes.plot(cloud, values.ravel(), "o", alpha=0.4, label="each trial")
-        gone = self.diverged().mean(axis=1)
-        for value, share in zip(x, gone, strict=True):
-            if share:
-                shade = 0.15 + 0.35 * share
-                axes.axvline(value, color="tab:red", alpha=shade, zorder=0)
-        if gone.any():
-            axes.plot([], [], color="tab:red", alpha=0.5, label="seeds diverged")
-        if (x > 0).all() and x.max() > 10 * x.min():
-            axes.set_xscale("log")
-        if np.nanmin(values, initial=np.inf) > 0:
-            axes.set_yscale("log")
-        axes.set_xlabel(hyperparameter)
-        axes.set_ylabel(f"{metric} after {self.steps[-1]} steps")
-        axes.legend(fontsize="small")
-
-    def _draw_best(self, axes: Any) -> None:
-        losses = self.losses[self.best_row()]
-        losses = np.where(np.isfinite(losses), losses, np.nan)
-        line = {"label": "median", "color": "C0"}
-        draw_band(axes, self.steps[1:], losses.T, "all seeds", **line)
-        if np.nanmin(losses, initial=np.inf) > 0:
-            axes.set_yscale("log")
-        axes.legend(fontsize="small")
-        axes.grid(alpha=0.3)
-        best = ", ".join(f"{name} = {value:.3g}" for name, value in self.best().items())
-        axes.set_title(f"best {self.goal.metric}: {best}", fontsize="small")
-        axes.set_xlabel("step")
-        axes.set_ylabel("mean loss of mini-batches")
+        return draw_sweep(self, metric, hyperparameter)
 
     def save(self, path: str | Path) -> None:
         """Writes an ``.npz`` file without pickles, which `load` reads."""

@@ -11,10 +11,10 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from optax_extras._core import checks
+from optax_extras._core.factories import MakeOptimizer, check_factory
 from optax_extras._core.interrupts import interrupts_between_calls
 from optax_extras.tasks import Task
 from optax_extras.tuning._chunks import Chunks, Grid, device_memory, fit_chunks
-from optax_extras.tuning._factory import MakeOptimizer, check_factory
 from optax_extras.tuning._fingerprint import fingerprint
 from optax_extras.tuning._points import PointOf, Points
 from optax_extras.tuning._programs import trials_of

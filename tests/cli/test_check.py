@@ -1,10 +1,14 @@
 """`optax-extras check`."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 
 import pytest
+
+from optax_extras.cli import main
 
 MINE = """
 import jax, optax
@@ -15,6 +19,12 @@ def healthy(learning_rate, nesterov=False):
 
 def broken(scale=2):
     return optax.stateless(lambda updates, params: updates["w"])
+
+def nonsense():
+    return 3
+
+def raises():
+    raise RuntimeError("boom\\nmore")
 
 class Namespace:
     SPEC = Spec("named", lambda: broken(), expected_failures={"masked": "known"})
@@ -37,15 +47,19 @@ def check(folder, *arguments):
         text=True,
         check=False,
         cwd=folder,
-        env={"COLUMNS": "150", "PATH": "", "JAX_PLATFORMS": "cpu"},
+        env={
+            "COLUMNS": "150",
+            "PATH": "",
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+            "JAX_PLATFORMS": "cpu",
+        },
     )
 
 
 def test_a_healthy_transformation(folder):
     result = check(
         folder,
-        "mine:healthy",
-        *("--arg", "learning_rate=0.1", "--arg", "nesterov=True"),
+        "mine:healthy(learning_rate=0.1, nesterov=True)",
         *("--supports", "descent", "--verbose"),
     )
     assert "descends_rosenbrock" in result.stdout
@@ -86,27 +100,36 @@ def test_json(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["mine"], "'mine' is not of the form MODULE:ATTRIBUTE"),
+        (["mine"], "`target` must be MODULE:ATTRIBUTE or one of .*; got 'mine'"),
         (["mine:absent"], "cannot load 'mine:absent': .*no attribute 'absent'"),
         (["absent:x"], "cannot load 'absent:x': No module named 'absent'"),
-        (["mine:healthy"], "cannot make 'mine:healthy': .*learning_rate"),
-        (["mine:healthy", "--arg", "x"], "'x' is not of the form name=value"),
+        (["mine:healthy"], "'mine:healthy' needs `learning_rate`"),
+        (["mine:healthy(learning_rate=abc)"], "must be a Python literal"),
+        (["mine:healthy(learning_rate='abc')"], "cannot run .*: TypeError: "),
+        (["mine:healthy(lr=0.1)"], "does not take `lr`; it takes `learning_rate`"),
+        (["mine:nonsense"], "cannot run 'mine:nonsense': TypeError: .* got 3"),
+        (["mine:raises"], "cannot run 'mine:raises': RuntimeError: boom$"),
+        (["mine:broken", "--expect", "pure"], "'pure' is not of the form"),
+        (["mine:broken", "--expect", "pur=x"], "called 'pur'; did you mean 'pure'?"),
+        (["mine:broken", "--expect", "y.pure=x"], "'y' is not checked"),
         (["mine:broken", "--supports", "x"], "`supports` must be among .*got 'x'"),
-        (["mine:Namespace.SPEC", "--arg", "x=1"], "takes no further arguments"),
-        ([], "give MODULE:FACTORY or --all-of, one of the two"),
+        (["mine:Namespace.SPEC(x=1)"], "takes no further arguments"),
+        ([], "give a TARGET or --all-of, one of the two"),
         (["--all-of", "absent"], "cannot import 'absent'"),
-        (["--all-of", "mine", "--arg", "x=1"], "go with MODULE:FACTORY"),
-        (["--all-of", "json"], "'json' has no optimizer that takes a learning rate"),
+        (["--all-of", "mine", "--supports", "x"], "goes with a TARGET"),
+        (["--all-of", "json"], "'json' has no function that takes `learn"),
     ],
 )
-def test_bad_usage_is_one_line(folder, arguments, message):
-    import re
-
-    result = check(folder, *arguments)
-    assert result.returncode == 2
-    assert re.search(message, result.stderr), result.stderr
-    assert result.stderr.count("\n") == 1
-    assert result.stdout == ""
+def test_bad_usage_is_one_line(folder, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["optax-extras", "check", *arguments])
+    with pytest.raises(SystemExit) as exit_info:
+        main()
+    assert exit_info.value.code == 2
+    captured = capsys.readouterr()
+    assert re.search(message, captured.err), captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
 
 
 def test_all_of_a_module(folder):
@@ -119,9 +142,20 @@ def test_all_of_a_module(folder):
         "    return optax.stateless(lambda g, p: g['w'])\n"
         "def not_one(x): return x\n"
     )
-    result = check(folder, "--all-of", "family")
+    expected = (
+        "--expect",
+        "one.inject_float32_hyperparams_on_bfloat16=known",
+        "--verbose",
+    )
+    result = check(folder, "--all-of", "family", *expected)
     assert result.returncode == 1, result.stderr
-    assert "1 one  2 two" in result.stdout
-    assert "updates_match_parameters" in result.stdout
-    row = next(x for x in result.stdout.splitlines() if "updates_match" in x)
-    assert row.index("✓") < row.index("✗")
+    assert "not_one" not in result.stdout
+    one, two, found = re.split(r"^two$", result.stdout, flags=re.MULTILINE)
+    assert one.startswith("one\n")
+    assert "✗" not in one
+    assert "inject_float32" not in one
+    assert re.search(r"✗ .*\bupdates_match_parameters\b", two)
+    assert "the updates at ['b']: expected a leaf" in found
+    assert "✗ updates_match_parameters" in found
+    assert "x 1 expected failures" in found
+    assert check(folder, "--all-of", "family", "--json").stdout[0] == "["

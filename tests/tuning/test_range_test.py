@@ -9,7 +9,13 @@ import optax
 import pytest
 
 import optax_extras as ox
-from optax_extras.tuning import LRRangeResult, digits, lr_range_test, quadratic
+from optax_extras.tuning import (
+    LRRangeResult,
+    digits,
+    lr_range_test,
+    quadratic,
+    sweep,
+)
 
 
 def result_of(losses, smoothing=0.0):
@@ -65,15 +71,41 @@ def test_steepest_descent_is_sought_before_divergence():
     )
     np.testing.assert_allclose(result.steepest.rates, [2e-3, 1e-3, np.nan])
     assert result.steepest.median == pytest.approx(1.5e-3)
+    np.testing.assert_allclose(
+        result.between.rates, [np.sqrt(8e-7 * 4), np.nan, np.nan]
+    )
     none = result_of([[1.0, 1.0, 1.0]])
     assert np.isnan(none.steepest[1:]).all()
     assert np.isnan(none.tenth_of_divergence[1:]).all()
 
 
+def test_one_lucky_batch_is_no_steep_descent():
+    fall = 10 / (1 + np.exp((np.arange(200) - 120) / 8)) + 1  # steepest at 120
+    lucky = np.where(np.arange(200) == 60, -15, 0)
+    result = result_of([fall, fall + lucky], 0.9)
+    at = np.searchsorted(result.learning_rates, result.steepest.rates * (1 - 1e-9))
+    assert np.abs(at - 120).max() <= 5
+
+
+@pytest.mark.parametrize("make", [optax.sgd, optax.adam, ox.momentum_sgd])
+def test_the_best_rate_lies_between(make):
+    task = digits(hidden=None)
+    result = lr_range_test(task, make, seeds=3)
+    lowest, middle, highest = (
+        suggestion.median
+        for suggestion in (result.steepest, result.between, result.tenth_of_divergence)
+    )
+    rates = np.geomspace(1e-3, 10, 9)
+    sweeps = sweep(task, make, {"learning_rate": rates}, steps=300, seeds=2)
+    assert lowest < sweeps.best()["learning_rate"] < highest
+    losses = np.median(sweeps.final(task.goal.metric), axis=1)
+    assert np.interp(np.log(middle), np.log(rates), losses) < 1.5 * losses.min()
+
+
 def test_a_suggested_rate_trains():
-    result = lr_range_test(digits(), optax.sgd, max_lr=100.0)
+    result = lr_range_test(digits(), optax.sgd)
     assert result.losses.shape == (5, 200)
-    for suggestion in (result.steepest, result.tenth_of_divergence):
+    for suggestion in (result.steepest, result.between, result.tenth_of_divergence):
         assert suggestion.lowest <= suggestion.median <= suggestion.highest
         assert 0.03 < suggestion.median < 3
         assert suggestion.highest < 4 * suggestion.lowest
@@ -98,7 +130,7 @@ def test_one_compilation():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"min_lr": 0.0}, "finite and above 0, .*got 0.0 and 10.0"),
+        ({"min_lr": 0.0}, "finite and above 0, .*got 0.0 and 100.0"),
         ({"min_lr": 2.0, "max_lr": 1.0}, "the second the larger, got 2.0 and 1.0"),
         ({"max_lr": float("inf")}, "got 1e-05 and inf"),
         ({"steps": 1}, "`steps` must be >= 2, got 1"),
@@ -118,8 +150,11 @@ def test_plotting():
     assert labels == [
         "2 seeds, until they diverge",
         "steepest descent: 0.001",
+        "between the two: 0.00063",
         "a tenth of divergence: 0.0004",
     ]
+    assert axes.get_title() == "t: learning-rate range test"
+    assert diverging.plot("mine").axes[0].get_title() == "mine"
     assert axes.get_lines()[0].get_ydata().tolist() == [4.0, 1.0]
     flat = result_of([[1.0, 1.0]])
     assert len(flat.plot().axes[0].get_lines()) == 1
@@ -132,7 +167,7 @@ def test_a_loss_that_is_not_a_scalar():
 
 
 def test_a_factory_that_needs_more():
-    with pytest.raises(TypeError, match=r"no argument but `learning_rate` .*`stddev`"):
+    with pytest.raises(TypeError, match="`make_optimizer` needs `stddev`; bind"):
         lr_range_test(quadratic(), ox.anti_pgd)
 
 
