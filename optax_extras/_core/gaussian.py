@@ -170,7 +170,7 @@ def _layout_is_known(leaf: Any) -> bool:
     may then be sharded in different ways, which a common draw would have to exchange.
     """
     axes = jax.typeof(leaf).sharding.mesh.axis_types
-    return jax.device_count() == 1 or bool(axes) and AxisType.Auto not in axes
+    return jax.device_count() == 1 or (bool(axes) and AxisType.Auto not in axes)
 
 
 def _draw(words: jax.Array, kind: _Kind) -> jax.Array:

@@ -20,14 +20,13 @@ BETAS = {"b1_min": 0.9, "b1_max": 0.999, "b2": 0.999, "gamma": 0.9, "eps": 1e-8}
 SCALE = {**BETAS, "supports": {"complex"}}
 OPTIMIZER = {"learning_rate": 0.1, "supports": {"complex", "descent"}}
 SPECS = [
-    spec(ox.scale_by_adasmooth, **SCALE, buffers=3, temporaries=1),
+    spec(ox.scale_by_adasmooth, **SCALE, buffers=3),
     spec(
         ox.scale_by_adasmooth,
         "leaf",
         **SCALE,
         changes={"formula", "state", "sums"},
         buffers=3,
-        temporaries=1,
         static={"scope": "leaf", "debias": "product"},
     ),
     spec(
@@ -36,7 +35,6 @@ SPECS = [
         **SCALE,
         changes={"formula", "state", "sums"},
         buffers=4,
-        temporaries=1,
         static={"scope": "element", "normalize": True},
     ),
     spec(
@@ -45,7 +43,6 @@ SPECS = [
         **SCALE,
         changes={"formula", "state"},
         buffers=3,
-        temporaries=2,
         static={
             "normalize": True,
             "debias": "product",
@@ -60,7 +57,6 @@ SPECS = [
         changes={"formula", "state"},
         schedules=("learning_rate",),
         buffers=3,
-        temporaries=1,
     ),
     spec(
         ox.adasmooth,
@@ -69,7 +65,6 @@ SPECS = [
         changes={"formula", "state"},
         weight_decay=0.01,
         buffers=5,
-        temporaries=1,
         static={"scope": "element", "debias": "product"},
     ),
 ]

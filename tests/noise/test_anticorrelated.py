@@ -15,7 +15,7 @@ SPECS = [
     spec(
         ox.add_anticorrelated_noise,
         supports={"random", "complex"},
-        temporaries=2 * SHARED_DRAW,
+        temporaries=SHARED_DRAW,
         stddev=0.1,
         schedules=("stddev",),
     ),
