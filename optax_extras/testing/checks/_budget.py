@@ -34,12 +34,9 @@ def state_bytes(subject: Subject) -> str:
 
 @check()
 def temporary_bytes(subject: Subject) -> str:
-    """A compiled step on a large parameter needs no more memory than is allowed.
+    """A step that donates parameters and state needs no more memory than is allowed.
 
-    The step updates float32 or bfloat16 parameters in place: they and the state are
-    donated.
-
-    Why: temporaries of a step come on top of the state.
+    Why: temporaries of a step, in float32 or bfloat16, come on top of the state.
     Source: the spec, which sets the limit.
     Fix: write the update so that it fuses; draw noise inside of the fusion; compute
       the update from what is stored, not from a wider value; read an old buffer in one
