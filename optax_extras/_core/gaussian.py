@@ -292,8 +292,8 @@ def _path_key(entry: Any) -> Any:
 def _built_in(key: Any) -> Any:
     """The built-in value that equals a NumPy, bool, float or enum key.
 
-    JAX does not tell trees with equal keys apart: it compiles once for both. A frozenset
-    becomes a sorted list, because its order differs between processes.
+    JAX does not tell trees with equal keys apart: it compiles once for both. Members of
+    a frozenset are sorted, because their order differs between processes.
     """
     if isinstance(key, tuple):
         return tuple(map(_built_in, key))
