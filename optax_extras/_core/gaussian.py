@@ -302,10 +302,15 @@ def _path_key(entry: Any) -> Any:
 def _built_in(key: Any) -> Any:
     """The built-in value that equals a NumPy, bool, float or enum key.
 
-    JAX does not tell trees with equal keys apart: it compiles once for both.
+    JAX does not tell trees with equal keys apart: it compiles once for both. Members of
+    a frozenset are sorted, because their order differs between processes.
     """
     if isinstance(key, tuple):
         return tuple(map(_built_in, key))
+    if isinstance(key, frozenset):
+        return sorted(repr(_built_in(member)) for member in key)
+    if isinstance(key, bytes):
+        return bytes(key)
     if isinstance(key, str):
         return str.__str__(key)
     if isinstance(key, (int, float, np.integer, np.floating, np.bool_)):

@@ -129,7 +129,8 @@ def trace_with_bias_correction(
         0 starts the trace at zero. The weight w does not include the initial trace.
       key: an int, a key from `jax.random.key`, or the uint32 words of one, for the
         random initial trace; required if ``initial_scale`` is positive, and not allowed
-        otherwise.
+        otherwise. A second transformation of this kind needs a key of its own: with one
+        key, both draw the same numbers.
 
     Returns:
       A gradient transformation. Its state is one copy of the parameters and 8 bytes.

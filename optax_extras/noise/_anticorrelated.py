@@ -54,7 +54,9 @@ def add_anticorrelated_noise(
     Args:
       stddev: :math:`\sigma`, at least 0, in units of the parameters; a number, a 0-d
         array or a schedule, which is evaluated at steps t and t + 1.
-      key: an int, a key, or the uint32 words of one, as in `add_decayed_noise`.
+      key: an int, a key, or the uint32 words of one, as in `add_decayed_noise`. A
+        second transformation of this kind needs a key of its own: with one key, both
+        draw the same numbers.
       axis_name: a mapped axis, or a tuple of them, along which the noise differs, as in
         `add_decayed_noise`.
 
@@ -128,7 +130,8 @@ def anti_pgd(
       learning_rate: :math:`\alpha`, at least 0; a number, a 0-d array or a schedule.
       stddev: standard deviation of :math:`\xi`, at least 0; a number, a 0-d array or a
         schedule.
-      key: an int, a key, or the uint32 words of one.
+      key: an int, a key, or the uint32 words of one. A second transformation of this
+        kind needs a key of its own: with one key, both draw the same numbers.
 
     Returns:
       A gradient transformation.

@@ -72,13 +72,14 @@ def add_decayed_noise(
         paper uses 0.01, 0.3 and 1.0.
       gamma: exponent of the decay; at 0 the variance is constant, below 0 it grows.
       key: an int, a key from `jax.random.key` of any implementation, or the uint32
-        words of one; ``init`` copies it into the state. With
+        words of one; ``init`` copies it into the state. A second transformation of this
+        kind needs a key of its own: with one key, both draw the same numbers. With
         `optax.inject_hyperparams`, name it in ``static_args``: a change of the
         hyperparameter would have no effect after ``init``. ``update(..., key=k)`` uses
         ``k`` instead of the state's key for that step, in every stage of a chain that
-        draws noise. `jax.vmap` of ``init`` over parameters gives every member the same
-        key; for different keys, make the transformation inside the mapped function and
-        map over ``key``.
+        draws noise; stages of one kind then draw the same numbers. `jax.vmap` of
+        ``init`` over parameters gives every member the same key; for different keys,
+        make the transformation inside the mapped function and map over ``key``.
       axis_name: a mapped axis, or a tuple of them, along which the noise differs while
         the state stays the same. Use it inside `jax.shard_map`, where the index of an
         element is its index in the shard.
@@ -158,7 +159,8 @@ def noisy_sgd(
       learning_rate: :math:`\alpha`, at least 0; a number, a 0-d array or a schedule.
       eta: variance of the noise at t = 0.
       gamma: exponent of the decay.
-      key: an int, a key, or the uint32 words of one.
+      key: an int, a key, or the uint32 words of one. A second transformation of this
+        kind needs a key of its own: with one key, both draw the same numbers.
       momentum: decay of the momentum trace after the noise, in [0, 1); a number, a 0-d
         array or a schedule. None omits the trace.
       nesterov: whether the trace emits Nesterov's form.

@@ -74,7 +74,9 @@ def add_langevin_noise(
         schedule.
       temperature: T, at least 0; a number, a 0-d array or a schedule.
       key: an int, a key, or the uint32 words of one, as in `add_decayed_noise`. One key
-        gives one Markov chain; for several chains, use `jax.vmap` over keys.
+        gives one Markov chain; for several chains, use `jax.vmap` over keys. A second
+        transformation of this kind needs a key of its own: with one key, both draw the
+        same numbers.
       axis_name: a mapped axis, or a tuple of them, along which the noise differs, as in
         `add_decayed_noise`.
 
@@ -154,7 +156,8 @@ def sgld(
     Args:
       learning_rate: h, at least 0; a number, a 0-d array or a schedule.
       temperature: T, at least 0; a number, a 0-d array or a schedule.
-      key: an int, a key, or the uint32 words of one.
+      key: an int, a key, or the uint32 words of one. A second transformation of this
+        kind needs a key of its own: with one key, both draw the same numbers.
 
     Returns:
       A gradient transformation.
@@ -246,7 +249,8 @@ def psgld(
       decay: :math:`\alpha`, in [0, 1); a number, a 0-d array or a schedule, whose
         values may reach 1.
       eps: :math:`\lambda`, above 0.
-      key: an int, a key, or the uint32 words of one.
+      key: an int, a key, or the uint32 words of one. A second transformation of this
+        kind needs a key of its own: with one key, both draw the same numbers.
 
     Returns:
       A gradient transformation whose state is 4 bytes per float32 parameter.

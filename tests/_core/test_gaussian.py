@@ -311,6 +311,8 @@ class Name(enum.StrEnum):
         ("w", np.str_("w")),
         ("w", Name.W),
         ((0, "w"), (np.int64(0), Name.W)),
+        (b"w", np.bytes_(b"w")),
+        (frozenset([0, 8]), frozenset([8, 0])),
     ],
 )
 def test_equal_dict_keys_are_one_path(key, equal):

@@ -245,7 +245,7 @@ def state_owns_its_buffers(subject: Subject) -> None:
     Why: without `jit`, an array that is kept is no copy: who donates the gradients
     deletes a part of the state, and a state that has an array twice cannot be donated,
     as with a hyperparameter that `optax.inject_hyperparams` keeps too.
-    Source: this suite (advice), after JAX docs, buffer donation.
+    Source: this suite (advice).
     Fix: copy what the state keeps of an argument (`jnp.array(x)`).
     """
     values = {k: jnp.float32(v) for k, v in subject.spec.hyperparameters.items()}
