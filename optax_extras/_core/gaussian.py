@@ -93,7 +93,7 @@ def gaussian_like(words: jax.Array, step: jax.Array, tree: Any, *, stream: str) 
     flat, treedef = jax.tree.flatten_with_path(tree)
     if not flat:
         return tree
-    high, low = np.array([_hash_words(stream, *path) for path, _ in flat]).T
+    high, low = _hash_paths(stream, [path for path, _ in flat])
     step_words = _threefry2x32(words, np.uint32(0), step.astype(jnp.uint32))
     # Without the barrier XLA copies this chain into the loop of every leaf.
     leaf_words = barrier(jnp.stack(_threefry2x32(step_words, high, low), axis=1))
@@ -272,6 +272,20 @@ def _fold_words(words: Any) -> Any:
         return words
     first, second, high, low = words
     return jnp.stack(_threefry2x32((first, second), high, low))
+
+
+def _hash_paths(stream: str, paths: list[Any]) -> np.ndarray[Any, Any]:
+    """The two words of each path, (2, number of paths)."""
+    hashes: dict[Any, None] = {}
+    for path in paths:
+        words = _hash_words(stream, *path)
+        if words in hashes:
+            raise ValueError(
+                "noise needs a path of its own for each leaf, but two leaves are at"
+                f" `{jax.tree_util.keystr(path)}`"
+            )
+        hashes[words] = None
+    return np.array(list(hashes)).T
 
 
 def _hash_words(stream: str, *path: Any) -> tuple[np.uint32, np.uint32]:

@@ -331,6 +331,18 @@ def test_a_path_that_changes_between_processes_is_refused():
         draw({Opaque(): jnp.zeros(3)})
 
 
+def test_two_leaves_at_one_path_are_refused():
+    class Pair(list):
+        """A container that gives both children one key."""
+
+    both = jax.tree_util.DictKey("x")
+    jax.tree_util.register_pytree_with_keys(
+        Pair, lambda p: ([(both, p[0]), (both, p[1])], None), lambda _, x: Pair(x)
+    )
+    with pytest.raises(ValueError, match=r"two leaves are at `\['x'\]`"):
+        draw(Pair([jnp.zeros(3), jnp.zeros(3)]))
+
+
 def test_noise_is_the_same_in_another_process():
     code = (
         "import jax.numpy as jnp\n"
