@@ -10,7 +10,6 @@ radius and the angle of a Box-Muller pair.
 """
 
 import functools
-import hashlib
 import math
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType
 
+from optax_extras._core import paths
 from optax_extras._core.opaque import barrier, opaque
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -70,7 +70,7 @@ def key_words(key: Any) -> Any:
 
 def fold_axis_index(words: jax.Array, axis_name: Any) -> jax.Array:
     """Folds the index along a mapped axis, or a tuple of axes, into the words."""
-    domain, _ = _hash_words("axis_index")
+    domain, _ = paths.hash_words("axis_index")
     index = lax.axis_index(axis_name).astype(jnp.uint32)
     return jnp.stack(_threefry2x32(words, domain, index))
 
@@ -93,7 +93,7 @@ def gaussian_like(words: jax.Array, step: jax.Array, tree: Any, *, stream: str) 
     flat, treedef = jax.tree.flatten_with_path(tree)
     if not flat:
         return tree
-    high, low = _hash_paths(stream, [path for path, _ in flat])
+    high, low = paths.hash_paths(stream, [path for path, _ in flat])
     step_words = _threefry2x32(words, np.uint32(0), step.astype(jnp.uint32))
     # Without the barrier XLA copies this chain into the loop of every leaf.
     leaf_words = barrier(jnp.stack(_threefry2x32(step_words, high, low), axis=1))
@@ -272,61 +272,3 @@ def _fold_words(words: Any) -> Any:
         return words
     first, second, high, low = words
     return jnp.stack(_threefry2x32((first, second), high, low))
-
-
-def _hash_paths(stream: str, paths: list[Any]) -> np.ndarray[Any, Any]:
-    """The two words of each path, (2, number of paths)."""
-    hashes: dict[Any, None] = {}
-    for path in paths:
-        words = _hash_words(stream, *path)
-        if words in hashes:
-            raise ValueError(
-                "noise needs a path of its own for each leaf, but two leaves are at"
-                f" `{jax.tree_util.keystr(path)}`"
-            )
-        hashes[words] = None
-    return np.array(list(hashes)).T
-
-
-def _hash_words(stream: str, *path: Any) -> tuple[np.uint32, np.uint32]:
-    """Two words that identify a stream and a leaf's path, the same in any process."""
-    hasher = hashlib.blake2b(digest_size=8, person=b"optax_extras")
-    for part in (stream, *map(_path_key, path)):
-        # Attribute w and dict key "w" are the same name; 0 and "0" are not.
-        encoded = repr(part).encode()
-        hasher.update(len(encoded).to_bytes(8, "little") + encoded)
-    low, high = np.frombuffer(hasher.digest(), "<u4")
-    return np.uint32(low), np.uint32(high)
-
-
-def _path_key(entry: Any) -> Any:
-    """The index, dict key or attribute name behind an entry of a key path."""
-    for attribute in ("key", "idx", "name"):
-        if hasattr(entry, attribute):
-            entry = getattr(entry, attribute)
-            break
-    if " at 0x" in repr(entry):
-        raise TypeError(
-            f"noise needs tree paths that are the same in every process, got the key"
-            f" {entry!r}, whose repr contains a memory address"
-        )
-    return _built_in(entry)
-
-
-def _built_in(key: Any) -> Any:
-    """The built-in value that equals a NumPy, bool, float or enum key.
-
-    JAX does not tell trees with equal keys apart: it compiles once for both. Members of
-    a frozenset are sorted, because their order differs between processes.
-    """
-    if isinstance(key, tuple):
-        return tuple(map(_built_in, key))
-    if isinstance(key, frozenset):
-        return sorted(repr(_built_in(member)) for member in key)
-    if isinstance(key, bytes):
-        return bytes(key)
-    if isinstance(key, str):
-        return str.__str__(key)
-    if isinstance(key, (int, float, np.integer, np.floating, np.bool_)):
-        return int(key) if key % 1 == 0 else float(key)
-    return key

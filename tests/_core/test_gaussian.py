@@ -13,7 +13,7 @@ from jax.extend.random import threefry_2x32
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from scipy import stats
 
-from optax_extras._core import gaussian
+from optax_extras._core import gaussian, paths
 
 WORDS = jnp.array([1, 2], jnp.uint32)
 
@@ -58,7 +58,7 @@ def test_bits_of_a_leaf_are_jax_random_bits(x64):
 
 def test_leaf_keys_are_two_blocks_of_the_users():
     leaf = jnp.zeros(5)
-    high, low = gaussian._hash_words("test", jax.tree_util.DictKey("w"))
+    high, low = paths.hash_words("test", jax.tree_util.DictKey("w"))
     step = threefry_2x32(WORDS, jnp.uint32([0, 3]))
     key = threefry_2x32(step, jnp.stack([high, low]))
     bits = threefry_2x32(
@@ -285,7 +285,7 @@ def test_each_device_draws_its_own_shard_of_uneven_dimensions(axes, spec):
 
 
 def test_attribute_and_dict_key_are_one_name_and_types_are_not():
-    words = gaussian._hash_words
+    words = paths.hash_words
     key, attribute = jax.tree_util.DictKey("w"), jax.tree_util.GetAttrKey("w")
     assert words("s", key) == words("s", attribute)
     assert words("s", jax.tree_util.DictKey("0")) != words(
@@ -317,7 +317,7 @@ class Name(enum.StrEnum):
 )
 def test_equal_dict_keys_are_one_path(key, equal):
     # JAX compiles once for both, so that the first tree would decide the noise.
-    words = gaussian._hash_words
+    words = paths.hash_words
     entries = map(jax.tree_util.DictKey, (key, equal))
     assert len({words("s", entry) for entry in entries}) == 1
 
