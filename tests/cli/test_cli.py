@@ -337,7 +337,7 @@ def test_interrupt_keeps_what_was_finished(tmp_path):
         "    if timer: timer.start()\n"
         "    return optax.adam(learning_rate)\n"
     )
-    command = "compare --task quadratic --steps 20000000 --budget 1 --seeds 1"
+    command = "compare --task quadratic --steps 300000 --budget 1 --seeds 1"
     optimizers = ["--optimizer", "sgd", "--optimizer", "own_interrupt:pressed"]
     # A shell's background jobs start with SIGINT ignored, which children inherit.
     code = (
