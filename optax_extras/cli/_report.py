@@ -92,7 +92,10 @@ def _note(comparison: Comparison) -> str:
         f"Medians of seeds, and the lowest and highest {_words(goal.reported)}.",
         f"Rates chosen by {_words(goal.metric)}.",
         f"Target: {_words(goal.reported)} {'≤' if goal.mode == 'min' else '≥'}"
-        f" {number(comparison.target)}.",
+        f" {number(comparison.target)}, 95 % of the way from the start to the best of"
+        " these optimizers.",
+        "Steps to target: those after which a seed stays there to the end, the median"
+        " of seeds.",
     ]
     if any(summary.at_edge for summary in comparison.summaries()):
         notes.append("*: best at an end of the grid; try a wider one.")
