@@ -115,12 +115,14 @@ def compare(
             with interrupts_between_calls():
                 for name in plan.optimizers:
                     finished = {**sweeps, name: plan.run(name)}
-                    paths = _report.write(Comparison(finished), out, plan.caption)
+                    paths = _report.write(Comparison(finished), out)
                     sweeps = finished
         except KeyboardInterrupt:
             interrupted = True
             kept = ", ".join(sweeps) or "nothing"
             print(f"optax-extras: interrupted; finished: {kept}", file=sys.stderr)
+        if sweeps:  # once: drawing takes about as long as a small sweep
+            paths.append(_report.draw(Comparison(sweeps), out, plan.caption))
     if sweeps and json:
         print(_report.to_json(Comparison(sweeps), plan.caption))
     elif sweeps:

@@ -9,27 +9,29 @@ from typing import Any
 
 from rich.console import RenderableType
 
+from optax_extras._core.writing import write_whole
 from optax_extras.cli._text import Column, as_json, number, paragraph, tables
 from optax_extras.tuning import Comparison, Summary
 
 
-def write(comparison: Comparison, folder: Path, caption: str) -> list[Path]:
-    """Writes `summary.csv`, `trials.csv` and `compare.png`; returns their paths."""
+def write(comparison: Comparison, folder: Path) -> list[Path]:
+    """Writes `summary.csv` and `trials.csv`; returns their paths."""
     rows = [_flat(summary) for summary in comparison.summaries()]
-    picture = io.BytesIO()
-    comparison.plot(caption).savefig(picture, dpi=150)
     contents = {
         "summary.csv": _csv(list(rows[0]), (row.values() for row in rows)),
         "trials.csv": _trials(comparison),
-        "compare.png": picture.getvalue(),
     }
-    paths = []
     for name, content in contents.items():
-        # Renaming is atomic: an interrupt here leaves the last complete file.
-        unfinished = folder / f".{name}"
-        unfinished.write_bytes(content)
-        paths.append(unfinished.replace(folder / name))
-    return paths
+        write_whole(folder / name, content)
+    return [folder / name for name in contents]
+
+
+def draw(comparison: Comparison, folder: Path, caption: str) -> Path:
+    """Draws `compare.png`; returns its path."""
+    picture, path = io.BytesIO(), folder / "compare.png"
+    comparison.plot(caption).savefig(picture, dpi=150)
+    write_whole(path, picture.getbuffer())
+    return path
 
 
 def to_json(comparison: Comparison, caption: str) -> str:

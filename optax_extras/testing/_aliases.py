@@ -46,11 +46,10 @@ def aliases_of(module: str) -> list[Spec]:
     """A spec for each optimizer that a module exports, in the order of their names.
 
     An optimizer is a function that takes a learning rate and is annotated to return a
-    transformation.
-    Its hyperparameters are the floating-point arguments that may be arrays, and its
-    schedules those of them that may be functions, by their annotations or by trial. An
-    argument ``key`` makes it random, and other required arguments, as well as those of
-    ``update``, are found by trial.
+    transformation. Its hyperparameters are the floating-point arguments that may be
+    arrays, and its schedules those of them that may be functions, by their annotations
+    or by trial. An argument ``key`` makes it random, and other required arguments, as
+    well as those of ``update``, are found by trial.
 
     Args:
       module: `"optax"`, `"optax.contrib"`, or a module with aliases like theirs, which

@@ -3,12 +3,13 @@
 import hashlib
 import io
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from optax_extras._core.writing import write_whole
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 _DIGEST = "digest"
@@ -18,14 +19,7 @@ def write(path: str | Path, arrays: Arrays) -> None:
     """Writes an ``.npz`` file with a digest of what is in it."""
     content = io.BytesIO()
     np.savez(content, **arrays, **{_DIGEST: np.array(digest(arrays))})  # type: ignore[arg-type]
-    # Renaming is atomic: whatever happens here leaves the last complete file. The name
-    # is random because several processes may write at once.
-    unfinished = Path(f"{path}.{secrets.token_hex(4)}.unfinished")
-    try:
-        unfinished.write_bytes(content.getbuffer())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(path, content.getbuffer())
 
 
 def check_writable(path: str | Path) -> None:
