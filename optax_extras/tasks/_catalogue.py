@@ -1,6 +1,5 @@
 """Catalogue of the bundled tasks, and loading of tasks by name."""
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -44,7 +43,8 @@ def load_task(name: str, **arguments: Any) -> Task:
       **arguments: more arguments of the factory, such as ``batch_size``.
 
     Returns:
-      The task. If it is bundled, ``name`` is its name.
+      The task. The name of a bundled one tells its options from the defaults, as in
+      ``"digits(hidden=16)"``.
 
     Raises:
       ValueError: there is no such task, it does not take these arguments, or it cannot
@@ -65,9 +65,7 @@ def load_task(name: str, **arguments: Any) -> Task:
     except (Exception, SystemExit) as error:
         kind = ImportError if isinstance(error, ImportError) else ValueError
         raise kind(f"cannot make task {name!r}: {cause(error)}") from error
-    task = _checked(name, task)
-    is_bundled = name.partition("(")[0].strip() in TASKS
-    return dataclasses.replace(task, name=name) if is_bundled else task
+    return _checked(name, task)
 
 
 def _checked(name: str, task: Any) -> Task:
