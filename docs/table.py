@@ -57,12 +57,8 @@ def _paper(paper: Reference) -> str:
 
 
 def _state(rows: list[Row]) -> str:
-    """Bytes for each parameter, in all variants; in all, where they are constant."""
-    if not rows:
-        return ""
+    """Bytes for each parameter, in all variants."""
     slopes = {_bytes(row, 2) - _bytes(row, 1) for row in rows}
-    if slopes == {0}:
-        return f"none ({_bytes(rows[0], 1)} B in all)"
     return " or ".join(f"{n} B" if n else "none" for n in sorted(slopes))
 
 

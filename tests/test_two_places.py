@@ -153,7 +153,7 @@ def test_a_module_and_a_test_file_are_enough(tree):
     for name in ("test_oracle", "every_transformation_is_in_the_table", *ran):
         assert re.search(rf"{re.escape(name)}\S* PASSED", printed), (name, printed)
     # Listed, and in the README's table.
-    assert re.search(r"scale_by_toy .* Toy et al. 1999", printed), printed
+    assert re.search(r"scale_by_toy\n.*\n +Toy et al. 1999", printed), printed
     table = (tree / "README.md").read_text()
     paper = "Toy et al. 1999, [9901.00001](https://arxiv.org/abs/9901.00001)"
     summary = "Replaces the gradient by the sum of all gradients"

@@ -11,6 +11,7 @@ import optax
 from jax.sharding import Mesh
 from rich.markup import escape
 
+from optax_extras._core.wording import counted
 from optax_extras.cli._estimate import with_estimate
 from optax_extras.cli._optimizers import Factory, blamed_on, check_step
 from optax_extras.tasks import Task, load_task
@@ -69,8 +70,8 @@ class Plan:
     def caption(self) -> str:
         """Settings in one line."""
         caption = (
-            f"{self.task.name}: {len(self.learning_rates)} learning rates ×"
-            f" {self.seeds} seeds, {self.steps} steps"
+            f"{self.task.name}: {counted(len(self.learning_rates), 'learning rate')} ×"
+            f" {counted(self.seeds, 'seed')}, {counted(self.steps, 'step')}"
         )
         if self.clip is not None:
             caption += f", gradients clipped to norm {self.clip:g}"

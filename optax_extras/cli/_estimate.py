@@ -4,6 +4,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from optax_extras._core.wording import counted
+
 WORTH_SAYING = 60.0  # seconds
 OnProgress = Callable[[int, int], object]
 
@@ -35,9 +37,9 @@ def with_estimate(
         sweep = first - started + (total - before) * (now - first) / (done - before)
         if sweep * optimizers > WORTH_SAYING:
             print(
-                f"optax-extras: about {_duration(sweep * optimizers)} for {optimizers}"
-                f" optimizer{'s'[: optimizers - 1]}; fewer --steps, --seeds, --budget"
-                " make it shorter",
+                f"optax-extras: about {_duration(sweep * optimizers)} for"
+                f" {counted(optimizers, 'optimizer')}; fewer --optimizer, --steps,"
+                " --seeds or --budget make it shorter",
                 file=sys.stderr,
             )
 

@@ -41,7 +41,7 @@ def load_factory(text: str) -> Factory:
       ValueError: there is no such function, it does not take ``learning_rate`` and the
         arguments, or it needs others besides these and ``key``.
     """
-    found, arguments = load(text, OPTIMIZERS, "`optimizer`")
+    found, arguments = load(text, OPTIMIZERS, "--optimizer")
     for name in GIVEN:
         if name in arguments:
             raise ValueError(f"{text!r} must not give `{name}`; {GIVEN[name]}")

@@ -54,6 +54,9 @@ def render(comparison: Comparison, caption: str, width: int) -> list[RenderableT
     """What each optimizer reached and what it cost, for a terminal of some width."""
     goal, summaries = comparison.goal, comparison.summaries()
     others = [name for name in summaries[0].metrics if name != goal.reported]
+    headings = {"median": _words(goal.reported)}
+    if _has_many_seeds(comparison):
+        headings |= {k: f"{k} {_words(goal.reported)}" for k in ("lowest", "highest")}
     columns = [
         Column(
             "best rate",
@@ -61,11 +64,7 @@ def render(comparison: Comparison, caption: str, width: int) -> list[RenderableT
         ),
         *(
             Column(heading, [number(getattr(s, field), "diverged") for s in summaries])
-            for heading, field in (
-                (_words(goal.reported), "median"),
-                ("lowest", "lowest"),
-                ("highest", "highest"),
-            )
+            for field, heading in headings.items()
         ),
         Column(
             "steps to target", [number(s.steps_to_target, "never") for s in summaries]
@@ -74,7 +73,9 @@ def render(comparison: Comparison, caption: str, width: int) -> list[RenderableT
             Column(_words(k), [number(s.metrics[k], "diverged") for s in summaries])
             for k in others
         ),
-        Column("runs diverged", [f"{s.diverged}/{s.trials}" for s in summaries]),
+        Column(
+            "diverged at all rates", [f"{s.diverged}/{s.trials}" for s in summaries]
+        ),
         Column(
             "state B per param",
             [number(s.state_bytes_per_parameter) for s in summaries],
@@ -90,8 +91,8 @@ def render(comparison: Comparison, caption: str, width: int) -> list[RenderableT
 
 def _note(comparison: Comparison) -> str:
     goal = comparison.goal
-    notes = [
-        f"Medians of seeds, and the lowest and highest {_words(goal.reported)}.",
+    notes = ["Medians of seeds."] if _has_many_seeds(comparison) else []
+    notes += [
         f"Rates chosen by {_words(goal.metric)}.",
         f"Target: {_words(goal.reported)} {'≤' if goal.mode == 'min' else '≥'}"
         f" {number(comparison.target)}, 95 % of the way from the start to the best of"
@@ -102,6 +103,10 @@ def _note(comparison: Comparison) -> str:
     if any(summary.at_edge for summary in comparison.summaries()):
         notes.append("*: best at an end of the grid; try a wider one.")
     return " ".join(notes)
+
+
+def _has_many_seeds(comparison: Comparison) -> bool:
+    return any(len(sweep.seeds) > 1 for sweep in comparison.sweeps.values())
 
 
 def _words(metric: str) -> str:

@@ -36,7 +36,11 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     """Imports pytest for `parametrize_checks` alone."""
     if name == "parametrize_checks":
-        from optax_extras.testing._parametrize import parametrize_checks
-
+        try:
+            from optax_extras.testing._parametrize import parametrize_checks
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                "`parametrize_checks` needs pytest: pip install 'optax-extras[test]'"
+            ) from error
         return parametrize_checks
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,7 +16,8 @@ import optax
 from optax import contrib
 
 from optax_extras._core.importing import cause, import_module
-from optax_extras.testing._spec import Spec, StepArguments
+from optax_extras.momentum import nesterov_lookahead_params
+from optax_extras.testing._spec import PointOf, Spec, StepArguments
 from optax_extras.testing._subject import Subject, parameters
 
 RATES = ("learning_rate", "max_learning_rate")
@@ -110,7 +111,8 @@ def _spec(name: str, function: Callable[..., Any]) -> Spec:
         hyperparameters=arrays,
         schedules=schedules,
         extra_args=spec.extra_args,
-        eval_params=_eval_params(spec),
+        gradient_params=_if_it_reads(nesterov_lookahead_params, spec),
+        eval_params=_if_it_reads(contrib.schedule_free_eval_params, spec),
         supports=_supports(spec),
     )
 
@@ -191,18 +193,17 @@ def _is_declared(hint: Any, kind: Any) -> bool:
     )
 
 
-def _eval_params(spec: Spec) -> Callable[[Any, Any], Any] | None:
-    """`optax.contrib.schedule_free_eval_params` if it can read the state."""
+def _if_it_reads(point: PointOf, spec: Spec) -> PointOf | None:
+    """The function of state and parameters, or None where it raises on this state."""
 
     def evaluate() -> Any:
-        state = Subject(spec).make().init(parameters())
-        return contrib.schedule_free_eval_params(state, parameters())
+        return point(Subject(spec).make().init(parameters()), parameters())
 
     try:
         jax.eval_shape(evaluate)
     except Exception:
         return None
-    return contrib.schedule_free_eval_params  # type: ignore[no-any-return]
+    return point
 
 
 def _supports(spec: Spec) -> set[str]:

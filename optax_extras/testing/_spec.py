@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+# From the optimizer's state and the parameters to a point like these.
+PointOf = Callable[[optax.OptState, optax.Params], optax.Params]
+
 # The flags of `Spec.supports`, and what each declares.
 CAPABILITIES = {
     "complex": "takes complex parameters",
@@ -52,6 +55,8 @@ class Spec:
         nothing at 0.
       schedules: those of them that may also be schedules.
       extra_args: from `StepArguments` to the keyword arguments that ``update`` needs.
+      gradient_params: from the optimizer's state and the parameters to those at which
+        it needs gradients, such as `optax_extras.nesterov_lookahead_params`.
       eval_params: from the optimizer's state and the parameters to those at which a
         loss is evaluated, such as `optax.contrib.schedule_free_eval_params`.
       axis_name: the mapped axis that the transformation communicates over. `update` is
@@ -80,7 +85,8 @@ class Spec:
     hyperparameters: Mapping[str, float] = dataclasses.field(default_factory=dict)
     schedules: Collection[str] = ()
     extra_args: Callable[[StepArguments], Mapping[str, Any]] | None = None
-    eval_params: Callable[[optax.OptState, optax.Params], optax.Params] | None = None
+    gradient_params: PointOf | None = None
+    eval_params: PointOf | None = None
     axis_name: str | None = None
     workers: int = 2
     state_specs: Callable[[optax.OptState], Any] | None = None

@@ -67,6 +67,7 @@ def _equals(view: View, entries: list[Entry]) -> str:
             for side, *lines in zip(view.sides, other.lines, last.lines, strict=True)
         )
         if left or right:
-            where = "" if left and right else f" on the {'left' if left else 'right'}"
+            where = "left" if left else "right"
+            where = "" if left and right else f" in the {where} panel"
             return f" ≈ {other.name}{where}"
     return ""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from optax_extras._core.wording import counted
 from optax_extras.tuning._drawing import STYLES
 from optax_extras.tuning._panel import Line, Window, finite, window
 from optax_extras.tuning._result import SweepResult
@@ -122,9 +123,7 @@ def view_of(
             ),
         ),
         target,
-        f"{first.task}: {steps} steps, {len(first.seeds)} seeds"
-        if title is None
-        else title,
+        _title(first) if title is None else title,
         f"optimizer (best {those}); lines are medians of seeds, bands all seeds,"
         " large marks the best",
     )
@@ -139,6 +138,11 @@ def _abscissa(sweeps: Mapping[str, SweepResult], name: str | None) -> str:
             f"`hyperparameter` must be one of {', '.join(known)}, got {name!r}"
         )
     return name
+
+
+def _title(sweep: SweepResult) -> str:
+    steps, seeds = int(sweep.steps[-1]), len(sweep.seeds)
+    return f"{sweep.task}: {counted(steps, 'step')}, {counted(seeds, 'seed')}"
 
 
 def _note(sweep: SweepResult, alone: bool) -> str:

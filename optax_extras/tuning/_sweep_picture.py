@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from optax_extras._core.wording import counted
 from optax_extras.tuning._drawing import (
     HEIGHT,
     SMALL,
@@ -55,8 +56,7 @@ def draw_sweep(
         left.set_title(plain(text), fontsize=SMALL)
     _draw_best(sweep, right)
     add_legend(figure, (left, right))
-    seeds = len(sweep.seeds)
-    title = f"{sweep.task}: {seeds} seed{'s' if seeds > 1 else ''}"
+    title = f"{sweep.task}: {counted(len(sweep.seeds), 'seed')}"
     figure.suptitle(plain(title, 95), fontsize="medium")
     return figure
 
@@ -104,7 +104,7 @@ def _draw_divergence(axes: Any, x: Any, shares: Any) -> None:
             alpha = 0.15 + 0.35 * share
             axes.axvline(value, color="tab:red", alpha=alpha, zorder=0)
     if shares.any():
-        axes.plot([], [], color="tab:red", alpha=0.5, label="seeds diverged")
+        axes.plot([], [], color="tab:red", alpha=0.5, label="some seeds diverged")
 
 
 def _draw_best(sweep: Measurements, axes: Any) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import optax
 import pytest
 
@@ -278,26 +279,38 @@ def test_what_users_modules_print_is_no_output(monkeypatch, capsys, tmp_path):
     assert (tmp_path / "a [b] ü" / "compare.png").exists()
 
 
-@pytest.mark.parametrize("width", [80, 60])
-def test_every_number_is_readable(monkeypatch, capsys, tmp_path, width):
-    monkeypatch.setenv("COLUMNS", str(width))
+def test_every_number_is_readable(monkeypatch, capsys, tmp_path):
     names = ["optax_extras:sgld(temperature=0.001)", "momentum-corrected"]
     chosen = [x for name in names for x in ("--optimizer", name)]
     arguments = [*QUICK.split(), *chosen, "--task", "breast-cancer", "--out"]
     assert invoke(monkeypatch, *arguments, str(tmp_path)) == 0
     found = json.loads(capsys.readouterr().out)
     arguments.remove("--json")
-    assert invoke(monkeypatch, *arguments, str(tmp_path)) == 0
-    text = capsys.readouterr().out.partition("written:")[0]
-    assert "…" not in text
-    assert max(map(len, text.splitlines())) <= width
-    assert {"optax_extras:sgld(", "temperature=0.001)"} <= set(text.split())
-    numbers = [float(x) for x in re.findall(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", text)]
-    for one in found["optimizers"]:
-        values = [*one["best"].values(), *one["metrics"].values(), *one.values()]
-        for value in values:
-            if isinstance(value, float):
-                assert any(x == pytest.approx(value, rel=5e-3) for x in numbers), value
+    for width in (80, 60):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert invoke(monkeypatch, *arguments, str(tmp_path)) == 0
+        text = capsys.readouterr().out.partition("written:")[0]
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= width
+        assert {"optax_extras:sgld(", "temperature=0.001)"} <= set(text.split())
+        printed = re.findall(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", text)
+        numbers = np.array(printed, float)
+        for one in found["optimizers"]:
+            values = [*one["best"].values(), *one["metrics"].values(), *one.values()]
+            for value in values:
+                if isinstance(value, float):
+                    assert np.isclose(numbers, value, rtol=5e-3).any(), value
+
+
+def test_one_of_a_thing_is_no_plural(monkeypatch, capsys, tmp_path):
+    options = ["--optimizer", "sgd", "--seeds", "1", "--budget", "1"]
+    found = quick(monkeypatch, capsys, tmp_path, *options)
+    assert "1 learning rate × 1 seed, 20 steps" in found["caption"]
+    arguments = [x for x in QUICK.split() if x != "--json"]
+    assert invoke(monkeypatch, *arguments, *options, "--out", str(tmp_path)) == 0
+    printed = capsys.readouterr().out
+    assert "lowest" not in printed
+    assert "edians" not in printed
 
 
 def test_a_slow_comparison_is_announced_once(capsys):
@@ -310,7 +323,7 @@ def test_a_slow_comparison_is_announced_once(capsys):
         report(done, 300)
     assert told == [(10, 300), (20, 300), (30, 300)]
     # Eight times 5 s for the first steps, and 29 times 2 s for the others.
-    expected = "about 8 min for 8 optimizers; fewer --steps, --seeds, --budget"
+    expected = "about 8 min for 8 optimizers; fewer --optimizer, --steps, --seeds or"
     assert capsys.readouterr().err.count(expected) == 1
     times = iter([0.0, 0.1, 0.2])
     quick_report = with_estimate(lambda *_: None, 1, lambda: next(times))

@@ -17,6 +17,7 @@ SPECS = [
         momentum=0.9,
         schedules=("learning_rate", "momentum"),
         supports={"complex", "complex_as_real", "descent"},
+        gradient_params=ox.nesterov_lookahead_params,
         buffers=1,
     )
 ]

@@ -66,6 +66,11 @@ def averages(learning_rate) -> optax.GradientTransformation:
     return contrib.schedule_free_sgd(learning_rate)
 
 
+def looks_ahead(learning_rate) -> optax.GradientTransformation:
+    """Keeps the state that the look-ahead point is read off."""
+    return optax.chain(ox.nesterov_lookahead(learning_rate), optax.identity())
+
+
 def draws(learning_rate, key) -> optax.GradientTransformation:
     """Adds a little noise."""
     return ox.noisy_sgd(learning_rate, 0.01, key=key)
@@ -158,9 +163,10 @@ def test_a_line_search_has_no_rate(specs):
     assert "learning_rate" not in specs["searches"].hyperparameters
 
 
-def test_evaluation_parameters_are_found(specs):
+def test_points_of_gradients_and_evaluation_are_found(specs):
     assert specs["averages"].eval_params is contrib.schedule_free_eval_params
-    assert specs["tried"].eval_params is None
+    assert specs["looks_ahead"].gradient_params is ox.nesterov_lookahead_params
+    assert specs["tried"].eval_params is specs["tried"].gradient_params is None
 
 
 @pytest.mark.parametrize(

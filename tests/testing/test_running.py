@@ -34,6 +34,27 @@ def with_a_typed_key():
     return optax.add_noise(0.1, 0.5, key=1)
 
 
+def test_gradients_are_taken_where_the_method_wants_them():
+    def opposite(state, params):
+        return jax.tree.map(jnp.negative, params)
+
+    for point, ok in ((None, True), (opposite, False)):
+        spec = Spec("sgd", sgd, gradient_params=point, supports={"descent"})
+        (check,) = iter_checks(spec, checks=["descends_a_parabola"])
+        assert check.run().ok == ok
+
+
+def test_without_pytest_its_functions_say_what_they_need():
+    code = (
+        "import sys\nsys.modules['pytest'] = None\n"
+        "from optax_extras.testing import check_transformation, parametrize_checks"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert "ImportError: `parametrize_checks` needs pytest: pip install" in found.stderr
+
+
 @pytest.mark.parametrize("check", CHECKS.values(), ids=lambda check: check.name)
 def test_every_check_says_what_why_who_and_how_to_mend(check):
     paragraphs = check.documentation.split("\n\n")

@@ -90,7 +90,7 @@ def test_curves_that_coincide_are_said_to():
     assert legend(Comparison(sweeps).plot())[:3] == [
         "a (1)",
         "b (1) ≈ a",
-        "c (1) ≈ a on the right",
+        "c (1) ≈ a in the right panel",
     ]
     assert len({style.marker for style in STYLES}) == len(STYLES) == 6
     assert len({str(style.linestyle) for style in STYLES}) == 6

@@ -365,7 +365,7 @@ def test_plots_show_the_median_the_range_and_divergence():
     line = left.get_lines()[0]
     np.testing.assert_allclose(line.get_ydata()[:2], median[:2])
     assert np.isnan(line.get_ydata()[2])
-    assert "seeds diverged" in left.get_legend_handles_labels()[1]
+    assert "some seeds diverged" in left.get_legend_handles_labels()[1]
     assert "learning_rate = 0.1" in right.get_title()
     losses = right.get_lines()[0].get_ydata()
     assert losses[0] == np.median(result.initial_losses)

@@ -9,6 +9,7 @@ import optax
 
 from optax_extras.testing import _compare
 from optax_extras.testing._registry import NotApplicableError, check
+from optax_extras.testing._spec import PointOf
 from optax_extras.testing._subject import Subject, gradients, parameters
 
 DESCENT_STEPS = 100
@@ -19,18 +20,20 @@ def _descends(subject: Subject, loss: Callable[[Any], jax.Array], params: Any) -
     subject.needs("descent")
     tx = subject.make()
 
+    def point(function: PointOf | None, state: Any, params: Any) -> Any:
+        return params if function is None else function(state, params)
+
     def body(carry: Any, step: Any) -> tuple[Any, None]:
         params, state = carry
-        updates, state = subject.update(tx, jax.grad(loss)(params), state, params, step)
+        grads = jax.grad(loss)(point(subject.spec.gradient_params, state, params))
+        updates, state = subject.update(tx, grads, state, params, step)
         return (optax.apply_updates(params, updates), state), None
 
     @jax.jit
     def train(params: Any) -> tuple[jax.Array, jax.Array]:
         steps = jnp.arange(DESCENT_STEPS, dtype=jnp.int32)
         (final, state), _ = jax.lax.scan(body, (params, tx.init(params)), steps)
-        if subject.spec.eval_params is not None:
-            final = subject.spec.eval_params(state, final)
-        return loss(params), loss(final)
+        return loss(params), loss(point(subject.spec.eval_params, state, final))
 
     before, after = map(float, train(params))
     _compare.require(
