@@ -219,6 +219,12 @@ def check(
             " repeatable.",
         ),
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CHECK", help="Run this check and no others; repeatable."
+        ),
+    ] = None,
     slow: Annotated[
         bool, typer.Option("--slow", help="Run the slow tier too.")
     ] = False,
@@ -245,6 +251,8 @@ def check(
         else:
             specs = [spec for module in all_of or [] for spec in aliases_of(module)]
         specs = _check.expect(specs, expect or [])
+        for name in only or []:
+            _check.require_known(name)
         terminal = Console(stderr=True)
         bar = Progress(
             TextColumn("{task.description}"),
@@ -256,7 +264,7 @@ def check(
             with bar, interrupts_between_calls() as raise_pending:
                 shown = bar.add_task("")
                 for spec in specs:
-                    for one in iter_checks(spec, slow=slow):
+                    for one in iter_checks(spec, checks=only, slow=slow):
                         bar.update(shown, description=escape(repr(one)))
                         raise_pending()
                         results.append(one.run())

@@ -102,8 +102,7 @@ def expect(specs: Sequence[Spec], expected: Sequence[str]) -> list[Spec]:
             raise ValueError(
                 f"{text!r} is not of the form [TRANSFORMATION.]CHECK=REASON"
             )
-        if check not in CHECKS:
-            raise ValueError(f"no check is called {check!r}{nearest(check, CHECKS)}")
+        require_known(check)
         if name and name not in reasons:
             raise ValueError(f"{name!r} is not checked{nearest(name, reasons)}")
         for transformation in [name] if name else reasons:
@@ -114,6 +113,12 @@ def expect(specs: Sequence[Spec], expected: Sequence[str]) -> list[Spec]:
         )
         for spec in specs
     ]
+
+
+def require_known(check: str) -> None:
+    """Raises a `ValueError` unless there is a check of this name."""
+    if check not in CHECKS:
+        raise ValueError(f"no check is called {check!r}{nearest(check, CHECKS)}")
 
 
 def outcome(result: Result) -> str:

@@ -73,8 +73,10 @@ def test_a_healthy_transformation(folder):
 
 
 def test_a_broken_transformation(folder):
-    result = check(folder, "mine:broken")
+    names = ("updates_match_parameters", "init_accepts_abstract_values")
+    result = check(folder, "mine:broken", "--only", names[0], "--only", names[1])
     assert result.returncode == 1, result.stderr
+    assert "2 checks" in result.stdout
     assert "updates_match_parameters" in result.stdout
     assert "the updates at ['b']: expected a leaf" in result.stdout
     assert "return one array of the parameter's shape" in result.stdout
@@ -82,7 +84,9 @@ def test_a_broken_transformation(folder):
 
 
 def test_json(folder):
-    result = check(folder, "mine:Namespace.SPEC", "--json")
+    names = ("masked", "updates_match_parameters", "pure")
+    only = [word for name in names for word in ("--only", name)]
+    result = check(folder, "mine:Namespace.SPEC", "--json", *only)
     rows = {row["check"]: row for row in json.loads(result.stdout)}
     assert result.returncode == 1
     assert rows["masked"]["status"] == "expected failure"
@@ -112,6 +116,7 @@ def test_json(folder):
         (["mine:broken", "--expect", "pure"], "'pure' is not of the form"),
         (["mine:broken", "--expect", "pur=x"], "called 'pur'; did you mean 'pure'?"),
         (["mine:broken", "--expect", "y.pure=x"], "'y' is not checked"),
+        (["mine:broken", "--only", "pur"], "called 'pur'; did you mean 'pure'?"),
         (["mine:broken", "--supports", "x"], "`supports` must be among .*got 'x'"),
         (["mine:Namespace.SPEC(x=1)"], "takes no further arguments"),
         ([], "give a TARGET or --all-of, one of the two"),
@@ -142,12 +147,11 @@ def test_all_of_a_module(folder):
         "    return optax.stateless(lambda g, p: g['w'])\n"
         "def not_one(x): return x\n"
     )
-    expected = (
-        "--expect",
-        "one.inject_float32_hyperparams_on_bfloat16=known",
-        "--verbose",
-    )
-    result = check(folder, "--all-of", "family", *expected)
+    known = "inject_float32_hyperparams_on_bfloat16"
+    names = ["updates_match_parameters", "pure", known]
+    only = [word for name in names for word in ("--only", name)]
+    expected = ("--expect", f"one.{known}=known", "--verbose")
+    result = check(folder, "--all-of", "family", *only, *expected)
     assert result.returncode == 1, result.stderr
     assert "not_one" not in result.stdout
     one, two, found = re.split(r"^two$", result.stdout, flags=re.MULTILINE)
@@ -158,4 +162,5 @@ def test_all_of_a_module(folder):
     assert "the updates at ['b']: expected a leaf" in found
     assert "✗ updates_match_parameters" in found
     assert "x 1 expected failures" in found
-    assert check(folder, "--all-of", "family", "--json").stdout[0] == "["
+    result = check(folder, "--all-of", "family", *only, "--json")
+    assert [row["check"] for row in json.loads(result.stdout)] == names * 2
