@@ -17,7 +17,8 @@ FACTORIES = {
     "madgrad": "lambda rate, momentum=0.9: optax.contrib.madgrad(rate, momentum)",
     "muon": "lambda rate, adam_b2=0.999: optax.contrib.muon(rate, adam_b2=adam_b2)",
     "noisy_sgd": "lambda rate: optax.noisy_sgd(rate, key=7)",
-    "schedule_free": "lambda rate: optax.contrib.schedule_free(optax.sgd(rate), rate)",
+    "schedule_free": "lambda rate, b1=0.9:"
+    " optax.contrib.schedule_free(optax.sgd(rate), rate, b1)",
 }
 # What its update needs beside gradients, state and parameters.
 EXTRA = {
