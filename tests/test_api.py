@@ -60,8 +60,9 @@ def test_readme_example_of_the_conformance_suite(tmp_path):
     (code,) = re.findall(r"```python\n([^`]*parametrize_checks.*?)```", text, re.DOTALL)
     path = tmp_path / "test_readme.py"
     path.write_text(code)
-    printed = run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(path))
-    assert re.search(r"\d+ passed, \d+ skipped, 1 xfailed", printed), printed
+    chosen = ("-k", "pure or vmap or inject_float32")
+    printed = run("-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen, str(path))
+    assert re.search(r"[3-9] passed, .*1 xfailed", printed), printed
 
 
 @in_repository

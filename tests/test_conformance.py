@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from optax_extras.testing import parametrize_checks
+from optax_extras.testing import CHECKS, parametrize_checks
 
 from specs import CHECKS_OF, collect, factories, spec
 
@@ -19,8 +19,14 @@ def variants(change):
     return [row for row in ROWS if change in row.changes]
 
 
-@parametrize_checks(ALGORITHMS, slow=True)
+@parametrize_checks(ALGORITHMS, checks=set(CHECKS) - set(CHECKS_OF["consumers"]))
 def test_conformance(check):
+    check()
+
+
+@pytest.mark.nightly
+@parametrize_checks(ALGORITHMS, checks=CHECKS_OF["consumers"])
+def test_consumers(check):
     check()
 
 

@@ -221,9 +221,7 @@ def check(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="CHECK", help="Run this check and no others; repeatable."
-        ),
+        typer.Option(metavar="CHECK", help="Run this check and no others; repeatable."),
     ] = None,
     slow: Annotated[
         bool, typer.Option("--slow", help="Run the slow tier too.")

@@ -177,6 +177,7 @@ def test_sgld_settles_in_a_gaussian(temperature):
     assert_moments(theta, MEAN, temperature * COVARIANCE @ stretched)
 
 
+@pytest.mark.nightly
 def test_psgld_settles_in_a_gaussian_once_its_scale_is_frozen():
     h = 0.01
     tx = ox.psgld(h, 1.0, frozen_after_500, key=0)

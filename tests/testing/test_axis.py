@@ -75,11 +75,6 @@ LAST = Spec(
 )
 
 
-SPECS = [
-    pytest.param(MEAN, id="mean"),
-    pytest.param(NOISE, id="noise_per_worker"),
-    pytest.param(LAST, id="last_gradient"),
-]
 KNOWN = {  # what optax's momentum does not follow, and what `last_gradient` does not
     "mean": {
         "none_gradient",
@@ -119,13 +114,13 @@ def run(spec, checks):
     assert without - {"draws_do_not_depend_on_sharding"} == ON_ITS_OWN_MESH
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", [MEAN, LAST], ids=lambda spec: spec.name)
 def test_a_transformation_over_an_axis(spec):
     run(spec, SEEING)
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", [MEAN, NOISE, LAST], ids=lambda spec: spec.name)
 def test_all_checks_over_an_axis(spec):
     run(spec, None)
 

@@ -63,7 +63,13 @@ def test_broken_under_all_checks(name):
     fails_as_expected(name, {name, *(c.name for c in CHECKS.values() if not c.slow)})
 
 
-@pytest.mark.parametrize("supports", [PLAIN, RANDOM], ids=["plain", "random"])
+@pytest.mark.parametrize(
+    "supports",
+    [
+        pytest.param(PLAIN, id="plain"),
+        pytest.param(RANDOM, id="random", marks=pytest.mark.nightly),
+    ],
+)
 def test_healthy(supports):
     spec = Spec(
         "healthy",

@@ -87,7 +87,14 @@ def test_one_lucky_batch_is_no_steep_descent():
     assert np.abs(at - 120).max() <= 5
 
 
-@pytest.mark.parametrize("make", [optax.sgd, optax.adam, ox.momentum_sgd])
+@pytest.mark.parametrize(
+    "make",
+    [
+        optax.adam,
+        pytest.param(optax.sgd, marks=pytest.mark.nightly),
+        pytest.param(ox.momentum_sgd, marks=pytest.mark.nightly),
+    ],
+)
 def test_the_best_rate_lies_between(make):
     task = digits(hidden=None)
     result = lr_range_test(task, make, seeds=3)
