@@ -84,6 +84,7 @@ def test_statistics_of_the_noise_compile_under_vmap_and_scan():
 @pytest.mark.skipif(
     jax.__version_info__ < (0, 12), reason="older compilers take no exponential time"
 )
+@pytest.mark.nightly
 def test_without_the_barriers_compilation_does_not_end(monkeypatch):
     monkeypatch.setattr(jax.lax, "optimization_barrier", lambda x: x)
     monkeypatch.setattr(_compile_time, "LIMIT", 10.0)
