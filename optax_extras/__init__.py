@@ -7,8 +7,16 @@ The tools are imported at first use: `optax_extras.tasks`, `optax_extras.testing
 import importlib
 from typing import TYPE_CHECKING
 
-from optax_extras import adaptive, momentum, noise, schedules
+from optax_extras import (
+    adaptive,
+    communication,
+    compressors as compressors,
+    momentum,
+    noise,
+    schedules,
+)
 from optax_extras.adaptive import *  # noqa: F403
+from optax_extras.communication import *  # noqa: F403
 from optax_extras.momentum import *  # noqa: F403
 from optax_extras.noise import *  # noqa: F403
 from optax_extras.schedules import *  # noqa: F403
@@ -24,6 +32,7 @@ __all__ = [
     *noise.__all__,
     *momentum.__all__,
     *adaptive.__all__,
+    *communication.__all__,
     *schedules.__all__,
 ]
 

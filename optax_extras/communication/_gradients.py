@@ -1,0 +1,56 @@
+"""Gradients of each worker, before any mean."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import lax
+
+from optax_extras.communication._guards import names_of, varying
+from optax_extras.typing import AxisName
+
+
+def local_value_and_grad(
+    loss: Callable[..., Any], axis_name: AxisName, *, has_aux: bool = False
+) -> Callable[..., Any]:
+    """`jax.value_and_grad` of a worker's own loss, inside `jax.shard_map`.
+
+    With respect to parameters that are the same on all workers, `jax.grad` gives the
+    sum over the workers. Here the parameters are made to vary first, without
+    communication, so that the gradients stay local.
+
+    Args:
+      loss: maps parameters and more arguments to this worker's scalar loss, which must
+        not be averaged over the axis.
+      axis_name: the axis of the workers, or a tuple of axes.
+      has_aux: whether the loss returns a pair of the scalar and something else.
+
+    Returns:
+      A function like `jax.value_and_grad`'s, for the first argument.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, optax_extras
+      >>> from jax.sharding import PartitionSpec as P
+      >>> mesh = jax.make_mesh((jax.device_count(),), ("data",))
+      >>> def gradient(w, x):
+      ...     grad = optax_extras.local_value_and_grad(lambda w, x: w * x.sum(), "data")
+      ...     return grad(w, x)[1][None]
+      >>> with jax.set_mesh(mesh):
+      ...     gradients = jax.shard_map(
+      ...         gradient, in_specs=(P(), P("data")), out_specs=P("data")
+      ...     )(jnp.float32(1), jax.device_put(jnp.arange(8.0), P("data")))
+      >>> float(gradients.sum())
+      28.0
+    """
+
+    def local(params: Any, *args: Any, **kwargs: Any) -> Any:
+        def vary(x: Any) -> Any:
+            missing = tuple(
+                name for name in names_of(axis_name) if name not in varying(x)
+            )
+            return lax.pcast(x, missing, to="varying") if missing else x
+
+        params = jax.tree.map(vary, params)
+        return jax.value_and_grad(loss, has_aux=has_aux)(params, *args, **kwargs)
+
+    return local

@@ -1,0 +1,161 @@
+"""States that differ between workers: their specs, and other numbers of workers."""
+
+import dataclasses
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from optax_extras._core import checks
+from optax_extras._core.leaves import is_none
+from optax_extras.compressors._placement import (
+    Divided,
+    PerWorker,
+    Placed,
+    is_placed,
+    layout_of,
+    zeros,
+)
+from optax_extras.typing import AxisName
+
+S = TypeVar("S")
+
+
+def per_worker_zeros(params: Any, axis_name: AxisName, workers: int) -> PerWorker:
+    """float32 zeros for each worker, in the structure of parameters."""
+    flat, treedef = jax.tree.flatten(params)
+    layouts = [layout_of(leaf) for leaf in flat]
+    specs = [PartitionSpec(axis_name, *one.spec) for one in layouts]
+    made = [
+        zeros((workers, *one.whole), spec, layouts, axis_name)
+        for one, spec in zip(layouts, specs, strict=True)
+    ]
+    return PerWorker(treedef.unflatten(made), tuple(specs))
+
+
+def own(node: PerWorker, like: Any) -> list[Any]:
+    """A worker's own arrays, by the leaves of a tree; None where there is none."""
+    treedef: Any = jax.tree.structure(like, is_leaf=is_none)
+    try:
+        arrays = treedef.flatten_up_to(node.value)
+    except ValueError as error:
+        raise ValueError(
+            "`updates` must have the structure of the parameters given to `init`, got"
+            f" {treedef} for a state of {jax.tree.structure(node.value)}"
+        ) from error
+    for array in arrays:
+        if array is not None and len(array) != 1:
+            raise ValueError(
+                f"the state must be given to `jax.shard_map` in parts, but has all"
+                f" {len(array)} workers' here: use `worker_specs` as its specs"
+            )
+    return [None if array is None else array[0] for array in arrays]
+
+
+def with_own(node: PerWorker, arrays: list[Any], like: Any) -> PerWorker:
+    """The node with new arrays of this worker; None keeps what is there."""
+    treedef: Any = jax.tree.structure(like, is_leaf=is_none)
+    old = treedef.flatten_up_to(node.value)
+    new = [
+        before if array is None else array[np.newaxis]
+        for array, before in zip(arrays, old, strict=True)
+    ]
+    return dataclasses.replace(node, value=treedef.unflatten(new))
+
+
+def worker_specs(state: Any, axis_name: AxisName) -> Any:
+    """`PartitionSpec`s of a state, for `jax.shard_map` and for checkpoints.
+
+    Args:
+      state: the state of a transformation, also in a chain or of abstract arrays.
+      axis_name: the axis of the workers.
+
+    Returns:
+      A tree like the state. Arrays of each worker are sharded over the axis, and all
+      others as they are, if that is known, or not at all.
+
+    Raises:
+      ValueError: a part of the state belongs to workers along another axis.
+    """
+
+    def spec(node: Any) -> Any:
+        if not is_placed(node):
+            return layout_spec(node)
+        for one in node.specs:
+            if isinstance(node, PerWorker | Divided) and one[0] != axis_name:
+                raise ValueError(
+                    f"`axis_name` must be that of the state, {one[0]!r}, got"
+                    f" {axis_name!r}"
+                )
+        treedef = jax.tree.structure(node.value)
+        return dataclasses.replace(node, value=treedef.unflatten(node.specs))
+
+    return jax.tree.map(spec, state, is_leaf=is_placed)
+
+
+def layout_spec(leaf: Any) -> PartitionSpec:
+    """The spec of an array that is sharded, or an empty one."""
+    sharding = getattr(leaf, "sharding", None)
+    return sharding.spec if isinstance(sharding, NamedSharding) else PartitionSpec()
+
+
+def resize_workers(state: S, workers: int) -> S:
+    """The state for another number of workers.
+
+    Worker j of M gets the mean of what the N workers had whose shares of the interval
+    [0, 1) overlap its own, so that the mean over the workers stays, and with it the sum
+    of what is yet to be sent. From N to 2N workers each is there twice; from 2N to N,
+    two of them are one.
+
+    Args:
+      state: the state of a transformation, outside of `jax.shard_map`. All of it must
+        be on this process's devices.
+      workers: M, at least 1.
+
+    Returns:
+      The state, on one device; place it with `jax.device_put` and `worker_specs`.
+
+    Raises:
+      ValueError: ``workers`` is below 1.
+      TypeError: ``workers`` is not an int.
+    """
+    workers = checks.positive_integer("workers", workers)
+
+    def resized(node: Any) -> Any:
+        if isinstance(node, PerWorker):
+            return dataclasses.replace(
+                node, value=jax.tree.map(lambda x: _shared(x, workers), node.value)
+            )
+        if isinstance(node, Divided):
+            value = _divided(np.asarray(node.value), node.rows, workers)
+            return dataclasses.replace(node, value=jnp.asarray(value))
+        return node
+
+    found: S = jax.tree.map(resized, state, is_leaf=is_placed)
+    return found
+
+
+def _shared(x: Any, workers: int) -> jax.Array:
+    """Means of the workers whose shares overlap, (workers, ...)."""
+    old = np.asarray(x, np.float64)
+    ends = [np.arange(n + 1) / n for n in (len(old), workers)]
+    low = np.maximum(ends[1][:-1, np.newaxis], ends[0][:-1])
+    high = np.minimum(ends[1][1:, np.newaxis], ends[0][1:])
+    weights = np.maximum(high - low, 0) * workers
+    return jnp.asarray(np.tensordot(weights, old, 1), x.dtype)
+
+
+def _divided(old: Any, rows: int, workers: int) -> Any:
+    """The same rows in other parts, (workers, shards · rows of a part, ...)."""
+    before, parts, *rest = old.shape
+    shards = before * parts // (-(-rows // before) * before)
+    by_shard = old.reshape(before, shards, -1, *rest).swapaxes(0, 1)
+    kept = by_shard.reshape(shards, -1, *rest)[:, :rows]
+    part = -(-rows // workers)
+    padded = np.zeros((shards, workers * part, *rest), old.dtype)
+    padded[:, :rows] = kept
+    return padded.reshape(shards, workers, part, *rest).swapaxes(0, 1).reshape(
+        workers, shards * part, *rest
+    )

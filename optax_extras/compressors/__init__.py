@@ -1,0 +1,31 @@
+"""Ways to send gradients in fewer bytes, for `optax_extras.compressed_mean`.
+
+`top_k`, `random_k`, `quantized`, `sign` and `low_rank` are bundled; one of your own is
+a `Compressor`.
+"""
+
+from optax_extras.compressors._bits import from_bytes, pack, to_bytes, unpack
+from optax_extras.compressors._compressor import Compressor, Exchanged, Group, Site
+from optax_extras.compressors._factories import (
+    low_rank,
+    quantized,
+    random_k,
+    sign,
+    top_k,
+)
+
+__all__ = [
+    "Compressor",
+    "Exchanged",
+    "Group",
+    "Site",
+    "from_bytes",
+    "low_rank",
+    "pack",
+    "quantized",
+    "random_k",
+    "sign",
+    "to_bytes",
+    "top_k",
+    "unpack",
+]

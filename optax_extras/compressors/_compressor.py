@@ -1,0 +1,203 @@
+"""What a compressor is, and the group of workers that it exchanges bytes with."""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from optax_extras.compressors._placement import Layout
+from optax_extras.typing import AxisName
+
+Average = Literal["all", "senders"]
+
+
+class Site(NamedTuple):
+    """A leaf at a step, as the methods of a `Compressor` see it.
+
+    Attributes:
+      shape: the leaf's shape on a worker.
+      path: two words that identify the leaf's path, the same on every worker.
+      step: number of the step; int32[], the same on every worker.
+      worker: index of this worker; int32[].
+    """
+
+    shape: tuple[int, ...]
+    path: tuple[np.uint32, np.uint32]
+    step: jax.Array
+    worker: jax.Array
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    def key(self, words: Any, *, of_worker: bool = False) -> jax.Array:
+        """A typed key of the leaf and the step, for `jax.random`.
+
+        Args:
+          words: uint32[2], from which the keys of all leaves and steps come.
+          of_worker: whether workers get different keys.
+        """
+        key = jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
+        parts = (self.step, *self.path, *([self.worker] if of_worker else []))
+        for part in parts:
+            key = jax.random.fold_in(key, part)
+        return key
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The workers along a mapped axis, inside `jax.shard_map`.
+
+    Attributes:
+      axis_name: the axis, or a tuple of axes.
+      workers: number of workers.
+      average: whether a mean is over all workers, or over those that sent an element.
+    """
+
+    axis_name: AxisName
+    workers: int
+    average: Average = "all"
+
+    def gather(self, data: jax.Array) -> jax.Array:
+        """The arrays of all workers, (N, ...), the same on every worker."""
+        return lax.all_gather(data, self.axis_name, to="invarying")
+
+    def transpose(self, rows: jax.Array) -> jax.Array:
+        """Sends row i to worker i; returns what all have sent here, (N, ...)."""
+        return lax.all_to_all(rows, self.axis_name, 0, 0, tiled=True)
+
+    def sum(self, x: jax.Array) -> jax.Array:
+        """The sum over all workers, the same on every worker."""
+        total: jax.Array = lax.psum(x, self.axis_name)
+        return total
+
+
+class Exchanged(NamedTuple):
+    """What an exchange gives.
+
+    Attributes:
+      means: means over the workers, the same on every worker.
+      sent: what this worker's own message stands for.
+      state: the compressor's new state.
+      finite: whether all gradients of all workers are; bool[], the same on every worker.
+    """
+
+    means: list[jax.Array]
+    sent: list[jax.Array]
+    state: Any
+    finite: jax.Array
+
+
+class Compressor(abc.ABC):
+    """A way to send leaves in fewer bytes, for `optax_extras.compressed_mean`.
+
+    A compressor of your own needs `encode` and `decode`. All messages of a step travel
+    in one buffer of bytes, from every worker to every other, and the mean of what they
+    stand for is taken in float32 and in the order of the workers, so that all workers
+    get the same bits.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_extras.compressors import Compressor, from_bytes, to_bytes
+      >>> class Half(Compressor):
+      ...     def encode(self, x, site):
+      ...         return to_bytes(x.astype(jnp.float16))
+      ...     def decode(self, data, site):
+      ...         return from_bytes(data, site.shape, jnp.float16).astype(jnp.float32)
+      >>> Half().saves((1000,))
+      True
+    """
+
+    @abc.abstractmethod
+    def encode(self, x: jax.Array, site: Site) -> jax.Array:
+        """The message about a leaf, uint8[B]; B depends on the shape alone.
+
+        Args:
+          x: the leaf; float32, of the shape ``site.shape``.
+          site: where the leaf is, and when.
+        """
+
+    @abc.abstractmethod
+    def decode(self, data: jax.Array, site: Site) -> jax.Array:
+        """What a message stands for: float32, of the shape ``site.shape``.
+
+        Args:
+          data: a message, from any worker.
+          site: as for `encode`, but of the worker that decodes.
+        """
+
+    def saves(self, shape: tuple[int, ...]) -> bool:
+        """Whether the message about a leaf is shorter than the leaf in float32."""
+        return self.message_bytes(shape) < 4 * math.prod(shape)
+
+    def message_bytes(self, shape: tuple[int, ...]) -> int:
+        """Length of the message about a leaf."""
+        message = jax.eval_shape(
+            lambda x, i: self.encode(x, Site(shape, _NOWHERE, i, i)),
+            jax.ShapeDtypeStruct(shape, jnp.float32),
+            jax.ShapeDtypeStruct((), jnp.int32),
+        )
+        return math.prod(message.shape)
+
+    def init(
+        self, layouts: Sequence[Layout], paths: Sequence[Any], group: Group
+    ) -> Any:
+        """The compressor's own state, for the parameters it is going to compress."""
+        del layouts, paths, group
+        return ()
+
+    def mean(self, messages: jax.Array, site: Site, group: Group) -> jax.Array:
+        """The mean of what the messages stand for.
+
+        Args:
+          messages: those of all workers about one leaf, uint8[N, B].
+          site: where the leaf is, and when.
+          group: the workers.
+        """
+
+        def add(total: jax.Array, message: jax.Array) -> tuple[jax.Array, None]:
+            return total + self.decode(message, site), None
+
+        total, _ = lax.scan(add, jnp.zeros(site.shape), messages)
+        return total / group.workers
+
+    def exchange(
+        self,
+        leaves: Sequence[jax.Array],
+        sites: Sequence[Site],
+        state: Any,
+        finite: jax.Array,
+        group: Group,
+    ) -> Exchanged:
+        """Sends the leaves of this worker, and returns the means.
+
+        Args:
+          leaves: float32 arrays, at least one.
+          sites: where they are, and when.
+          state: the compressor's state, from `init` or the last exchange.
+          finite: whether all gradients of this worker are; bool[].
+          group: the workers.
+        """
+        messages = [self.encode(*pair) for pair in zip(leaves, sites, strict=True)]
+        flag = finite[np.newaxis].astype(jnp.uint8)
+        gathered = group.gather(jnp.concatenate([*messages, flag]))
+        ends = np.cumsum([message.size for message in messages])
+        means = [
+            self.mean(part, site, group)
+            for part, site in zip(
+                jnp.split(gathered[:, :-1], ends[:-1], axis=1), sites, strict=True
+            )
+        ]
+        sent = [self.decode(*pair) for pair in zip(messages, sites, strict=True)]
+        return Exchanged(means, sent, state, jnp.all(gathered[:, -1] == 1))
+
+
+_NOWHERE = (np.uint32(0), np.uint32(0))
+

@@ -1,0 +1,88 @@
+"""Products of two thin matrices, by one power iteration a step (PowerSGD)."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from optax_extras._core import paths as leaf_paths
+from optax_extras.compressors._compressor import Compressor, Exchanged, Group, Site
+from optax_extras.compressors._placement import Layout, PerShard, placed, shards
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LowRank(Compressor):
+    """See `low_rank`."""
+
+    rank: int
+    words: Any  # of the key of the first Q
+
+    def encode(self, x: jax.Array, site: Site) -> jax.Array:
+        """No message stands for one worker's leaf: see `exchange`."""
+        raise NotImplementedError("low-rank factors are means over workers")
+
+    decode = encode
+
+    def saves(self, shape: tuple[int, ...]) -> bool:
+        """Whether the factors have less than half of the elements."""
+        a, b = _matrix(shape)
+        return len(shape) > 1 and self.rank * (a + b) < a * b / 2
+
+    def init(
+        self, layouts: Sequence[Layout], paths: Sequence[Any], group: Group
+    ) -> Any:
+        """The first right factors, from the key; the same on all workers."""
+        words = leaf_paths.hash_paths("low_rank", list(paths)).T
+        values, specs = [], []
+        for layout, path in zip(layouts, words, strict=True):
+            site = Site(layout.shape, (path[0], path[1]), jnp.int32(0), jnp.int32(0))
+            shape = (_matrix(layout.shape)[1], self.rank)
+            first = jax.random.normal(site.key(self.words), shape)
+            number = shards([layout], layout.axes)
+            spec = PartitionSpec(layout.axes or None)
+            every = jnp.broadcast_to(first, (number, *shape))
+            values.append(placed(every, spec, layouts, group.axis_name))
+            specs.append(spec)
+        return PerShard(values, tuple(specs))
+
+    def exchange(
+        self,
+        leaves: Sequence[jax.Array],
+        sites: Sequence[Site],
+        state: Any,
+        finite: jax.Array,
+        group: Group,
+    ) -> Exchanged:
+        """Two sums over the workers, of P = M Q and of Mᵀ P̂."""
+        matrices = [leaf.reshape(_matrix(leaf.shape)) for leaf in leaves]
+        lefts = [m @ q[0] for m, q in zip(matrices, state.value, strict=True)]
+        flag = finite.astype(jnp.float32)[np.newaxis]
+        *lefts, flags = _sum([*lefts, flag], group)
+        bases = [jnp.linalg.qr(p / group.workers)[0] for p in lefts]
+        rights = [m.T @ p for m, p in zip(matrices, bases, strict=True)]
+        rights = [q / group.workers for q in _sum(rights, group)]
+        means = [
+            (p @ q.T).reshape(site.shape)
+            for p, q, site in zip(bases, rights, sites, strict=True)
+        ]
+        kept = [q[np.newaxis] for q in rights]
+        state = dataclasses.replace(state, value=kept)
+        return Exchanged(means, means, state, flags[0] == group.workers)
+
+
+def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
+    """The shape of a kernel as a matrix: its last axis is that of the outputs."""
+    return math.prod(shape[:-1]), shape[-1] if shape else 1
+
+
+def _sum(arrays: Sequence[jax.Array], group: Group) -> list[jax.Array]:
+    """The sums over the workers, in one collective."""
+    total = group.sum(jnp.concatenate([x.reshape(-1) for x in arrays]))
+    ends = np.cumsum([x.size for x in arrays])[:-1]
+    parts = jnp.split(total, ends)
+    return [part.reshape(x.shape) for part, x in zip(parts, arrays, strict=True)]

@@ -1,0 +1,133 @@
+"""Some of the elements of each leaf: the largest ones, or random ones."""
+
+import abc
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from optax_extras.compressors._bits import (
+    from_bytes,
+    pack,
+    packed_bytes,
+    to_bytes,
+    unpack,
+)
+from optax_extras.compressors._compressor import Compressor, Group, Site
+
+# An index into a row of up to so many elements takes 12, 16 or 32 bits.
+_BITS = {2**12: 12, 2**16: 16, 2**32: 32}
+
+
+class _Sparse(Compressor):
+    """Sends elements of a leaf, of which no message has one twice."""
+
+    @abc.abstractmethod
+    def entries(self, data: jax.Array, site: Site) -> tuple[jax.Array, jax.Array]:
+        """Flat indices, int32[k], beyond the leaf for none, and float32 values."""
+
+    def decode(self, data: jax.Array, site: Site) -> jax.Array:
+        """What a message stands for, with zeros where it has nothing."""
+        return _added(jnp.zeros(site.size), *self.entries(data, site)).reshape(
+            site.shape
+        )
+
+    def mean(self, messages: jax.Array, site: Site, group: Group) -> jax.Array:
+        """The mean of what the messages stand for."""
+        zeros = jnp.zeros(site.size)
+        by_senders = group.average == "senders"
+
+        def add(totals: Any, message: jax.Array) -> tuple[Any, None]:
+            indices, values = self.entries(message, site)
+            sums, senders = totals
+            if by_senders:
+                senders = _added(senders, indices, jnp.ones_like(values))
+            return (_added(sums, indices, values), senders), None
+
+        start = (zeros, zeros if by_senders else jnp.float32(group.workers))
+        (sums, senders), _ = lax.scan(add, start, messages)
+        mean: jax.Array = sums / jnp.maximum(senders, 1)
+        return mean.reshape(site.shape)
+
+
+def _added(total: jax.Array, indices: jax.Array, values: jax.Array) -> jax.Array:
+    """Adds values at different indices, so that no order of additions is left open."""
+    return total.at[indices].add(values, mode="drop", unique_indices=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class TopK(_Sparse):
+    """See `top_k`."""
+
+    density: float
+    chunk: int | None
+
+    def _rows(self, size: int) -> tuple[int, int, int]:
+        """Rows that a leaf is cut into, their length, and entries sent of each."""
+        width = min(self.chunk or size, size)
+        return -(-size // width), width, math.ceil(self.density * width)
+
+    def _is_whole(self, size: int) -> bool:
+        _, width, k = self._rows(size)
+        return k == width
+
+    def encode(self, x: jax.Array, site: Site) -> jax.Array:
+        """Packed indices and bfloat16 values; all values in float32 at density 1."""
+        if self._is_whole(x.size):
+            return to_bytes(x.reshape(-1))
+        rows, width, k = self._rows(x.size)
+        cut = jnp.pad(x.reshape(-1), (0, rows * width - x.size)).reshape(rows, width)
+        _, indices = lax.top_k(jnp.abs(cut), k)
+        values = jnp.take_along_axis(cut, indices, axis=1).astype(jnp.bfloat16)
+        packed = pack(indices.reshape(-1), _bits(width))
+        return jnp.concatenate([packed, to_bytes(values)])
+
+    def entries(self, data: jax.Array, site: Site) -> tuple[jax.Array, jax.Array]:
+        """Flat indices and float32 values."""
+        if self._is_whole(site.size):
+            whole = from_bytes(data, (site.size,), jnp.float32)
+            return jnp.arange(site.size, dtype=jnp.int32), whole
+        rows, width, k = self._rows(site.size)
+        size = packed_bytes(rows * k, _bits(width))
+        local = unpack(data[:size], _bits(width), rows * k).astype(jnp.int32)
+        starts = jnp.repeat(jnp.arange(0, rows * width, width, dtype=jnp.int32), k)
+        values = from_bytes(data[size:], (rows * k,), jnp.bfloat16)
+        return starts + local, values.astype(jnp.float32)
+
+
+def _bits(width: int) -> int:
+    return next(bits for most, bits in _BITS.items() if width <= most)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RandomK(_Sparse):
+    """See `random_k`."""
+
+    density: float
+    words: Any
+
+    def _indices(self, site: Site) -> jax.Array:
+        """One index in each of k intervals of nearly equal length."""
+        k = math.ceil(self.density * site.size)
+        length, longer = divmod(site.size, k)
+        number = jnp.arange(k, dtype=jnp.int32)
+        starts = number * length + jnp.minimum(number, longer)
+        lengths = length + (number < longer)
+        return starts + jax.random.randint(site.key(self.words), (k,), 0, lengths)
+
+    def encode(self, x: jax.Array, site: Site) -> jax.Array:
+        """bfloat16 values at indices that every worker knows; float32 at density 1."""
+        return to_bytes(x.reshape(-1)[self._indices(site)].astype(self._dtype))
+
+    def entries(self, data: jax.Array, site: Site) -> tuple[jax.Array, jax.Array]:
+        """Flat indices and float32 values."""
+        indices = self._indices(site)
+        values = from_bytes(data, indices.shape, self._dtype)
+        return indices, values.astype(jnp.float32)
+
+    @property
+    def _dtype(self) -> Any:
+        return jnp.float32 if self.density == 1 else jnp.bfloat16
