@@ -108,6 +108,7 @@ def scale_by_adasmooth(
         the update at small gradients.
       mu_dtype: real dtype of the first moment; by default each parameter's. The second
         moment is in float32 or wider: a decay of 0.999 would not change it in bfloat16.
+        In half precision, updates come from the first moment as it is stored.
       scope: the scope of the norm: the whole ``"tree"`` (the source), each ``"leaf"``
         or each ``"element"``, which stores one or two more floats per parameter. Inside
         `jax.shard_map`, the norm covers only the shard's part of a tree or leaf.
