@@ -20,6 +20,7 @@ class Prepared:
     compile: float = 0.0  # seconds
     temporary: int = 0  # bytes
     moved: int = 0  # bytes: gradients read, parameters and state read and written
+    by_kernels: float = 0.0  # bytes that the compiled kernels read and write
     parameters: int = 1
     times: list[float] = dataclasses.field(default_factory=list)  # seconds
 
@@ -69,6 +70,7 @@ def prepare(optimizer: optax.GradientTransformation, tree: Any, dtype: Any) -> P
         finished - traced,
         compiled.memory_analysis().temp_size_in_bytes,
         size(grads) + 2 * size(carry),
+        compiled.cost_analysis()["bytes accessed"],
         sum(p.size for p in jax.tree.leaves(params)),
     )
 

@@ -6,7 +6,8 @@ timed one. For each method the program prints
 
 - the median time of a step with donated parameters and state;
 - the bytes per parameter that a step must move: it reads each gradient, and reads and
-  writes each parameter and each buffer of the state once;
+  writes each parameter and each buffer of the state once; and those that its kernels
+  move, by XLA's count;
 - the share of the floor: the least time divided by that of the step. The least time is
   that of moving these bytes as fast as `optax.sgd` with momentum moves its own, and
   for each draw of noise the time of writing noise to a buffer beyond that of the bytes;
@@ -67,7 +68,16 @@ PEERS = {
 }
 DRAWN_TWICE = ("anti_pgd",)
 COLUMNS = (
-    *("work", "method", "ms", "B/param", "of the floor", "of optax's", "of torch's"),
+    *(
+        "work",
+        "method",
+        "ms",
+        "B/param",
+        "moved",
+        "of the floor",
+        "of optax's",
+        "of torch's",
+    ),
     *("trace s", "compile s", "temp B/param"),
 )
 
@@ -145,6 +155,8 @@ def measure(title: str, tree: Any, dtype: Any, rounds: int, only: str) -> None:
         row |= {"work": title, "method": name, "ms": f"{1000 * method.median:.2f}"}
         if method.moved:
             row["B/param"] = f"{method.moved / method.parameters:.0f}"
+        if method.by_kernels:
+            row["moved"] = f"{method.by_kernels / method.parameters:.0f}"
         if method.compile:
             row["trace s"] = f"{method.trace:.2f}"
             row["compile s"] = f"{method.compile:.2f}"

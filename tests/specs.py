@@ -25,7 +25,7 @@ SCALARS = 0.01
 # Temporaries for noise that is drawn once, whatever consumes it.
 SHARED_DRAW = 1
 # Older versions of XLA:CPU copy more buffers.
-_IN_PLACE = jax.__version_info__ >= (0, 10)
+_IN_PLACE = jax.__version_info__ >= (0, 10, 2)
 
 CHECKS_OF = {
     # Another formula on the same state.

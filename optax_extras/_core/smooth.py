@@ -35,7 +35,9 @@ def debiasing_weight(decay: jax.Array, steps: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def _one_minus_power(x: jax.Array, n: jax.Array) -> jax.Array:
-    return -jnp.expm1(n * jnp.log1p(x - 1))
+    # 1 − eʸ = −2t / (1 − t) with t = tanh(y / 2), which takes less time than `expm1`.
+    t = jnp.tanh(n * jnp.log(x) / 2)
+    return -2 * t / (1 - t)
 
 
 @_one_minus_power.defjvp

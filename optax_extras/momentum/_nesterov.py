@@ -52,7 +52,8 @@ def nesterov_lookahead(
     Args:
       learning_rate: :math:`\eta`, at least 0; a number, a 0-d array or a schedule.
       momentum: :math:`\gamma` in [0, 1); a number, a 0-d array or a schedule.
-      accumulator_dtype: real dtype of the velocity; by default each parameter's.
+      accumulator_dtype: real dtype of the velocity; by default each parameter's. In
+        half precision, updates come from the velocity as it is stored.
 
     Returns:
       A gradient transformation that contains the learning rate. Its state is one copy

@@ -123,7 +123,8 @@ def trace_with_bias_correction(
       nesterov: whether to emit Nesterov's form, for gradients at the current
         parameters.
       accumulator_dtype: real dtype of the trace; by default each parameter's. Complex
-        parameters keep a complex trace. Arithmetic is in float32 or wider.
+        parameters keep a complex trace. Arithmetic is in float32 or wider. In half
+        precision, updates come from the trace as it is stored.
       bias_correction: whether to apply the divisor above.
       initial_scale: standard deviation of a random initial trace, at least 0; None or
         0 starts the trace at zero. The weight w does not include the initial trace.

@@ -12,12 +12,6 @@ from optax_extras.testing.checks import _compile_time
 
 from testing.broken import BROKEN, PLAIN, RANDOM, healthy
 
-UNSEEN = {
-    "keys_are_used_once": "JAX 0.9 does not see this reuse",
-    "restored_from_arrays": "JAX 0.9 does not pickle typed keys either",
-}
-
-
 # No program compiles for minutes on every version, so the limit is lowered instead.
 BY_ITS_LIMIT = "compiles_before_other_transformations"
 
@@ -42,8 +36,6 @@ def neighbours(name):
 
 
 def fails_as_expected(name, checks):
-    if name in UNSEEN and jax.__version_info__ < (0, 10):
-        pytest.skip(UNSEEN[name])
     broken = BROKEN[name]
     with jax.numpy_rank_promotion("allow"):  # only the check of it may forbid it
         results = [check.run() for check in iter_checks(broken.spec, checks=checks)]
