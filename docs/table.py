@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from optax_extras.cli._catalogue import Entry, Reference, entries
 
@@ -58,15 +59,22 @@ def _paper(paper: Reference) -> str:
 
 def _state(rows: list[Row]) -> str:
     """Bytes for each parameter, in all variants."""
-    slopes = {_bytes(row, 2) - _bytes(row, 1) for row in rows}
+    slopes = {(_bytes(row, 256) - _bytes(row, 128)) // 128**2 for row in rows}
     return " or ".join(f"{n} B" if n else "none" for n in sorted(slopes))
 
 
-def _bytes(row: Row, size: int) -> int:
-    """The size of the state of a leaf of so many elements."""
-    leaf = jax.ShapeDtypeStruct((size,), jnp.float32)
-    leaves = jax.tree.leaves(jax.eval_shape(row.build().init, leaf))
-    return sum(x.size * x.dtype.itemsize for x in leaves)
+def _bytes(row: Row, rows: int) -> int:
+    """The size of a state, on each worker, of a matrix with 128 columns."""
+    leaf = jax.ShapeDtypeStruct((rows, 128), jnp.float32)
+    state = jax.eval_shape(row.build().init, leaf)
+    specs = PartitionSpec() if row.state_specs is None else row.state_specs(state)
+    workers = jax.tree.map(
+        lambda spec, part: jax.tree.map(lambda _: row.workers if spec else 1, part),
+        specs,
+        state,
+    )
+    sizes = jax.tree.map(lambda x, n: x.size * x.dtype.itemsize // n, state, workers)
+    return sum(jax.tree.leaves(sizes))
 
 
 if __name__ == "__main__":

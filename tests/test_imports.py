@@ -13,14 +13,15 @@ from specs import families
 
 FAMILIES = families()
 BASE = {"_core", "typing"}
-LIBRARY = BASE | {"", *FAMILIES}
+LIBRARY = BASE | {"", "compressors", *FAMILIES}
 TOOLS = {"tasks", "testing", "tuning"}
 # From each part of the package, "" being its root, to the parts that it may import.
 LAYERS = {
     "typing": BASE,
     "_core": BASE,
-    **dict.fromkeys(FAMILIES, BASE | set(FAMILIES)),
-    "": {*FAMILIES, *TOOLS},
+    "compressors": BASE,
+    **dict.fromkeys(FAMILIES, BASE | {"compressors", *FAMILIES}),
+    "": {"compressors", *FAMILIES, *TOOLS},
     "tasks": LIBRARY,
     "tuning": LIBRARY | {"tasks"},
     "testing": LIBRARY | {"tasks"},

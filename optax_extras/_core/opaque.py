@@ -13,7 +13,7 @@ _BARRIERS_HOLD = jax.__version_info__ >= (0, 11, 1)
 
 def barrier(tree: Any) -> Any:
     """The same arrays behind a barrier, across which XLA does not fuse."""
-    return lax.optimization_barrier(tree)  # type: ignore[no-untyped-call]
+    return lax.optimization_barrier(tree)
 
 
 def opaque(function: Callable[..., Any], count: jax.Array, *operands: Any) -> Any:

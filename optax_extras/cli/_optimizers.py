@@ -63,8 +63,8 @@ def check_step(text: str, factory: Factory, task: Task) -> None:
         return tx.update(params, tx.init(params), params)
 
     with blamed_on(text, task):
-        rate = jax.ShapeDtypeStruct((), np.float32)  # type: ignore[no-untyped-call]
-        seed = jax.ShapeDtypeStruct((), np.uint32)  # type: ignore[no-untyped-call]
+        rate = jax.ShapeDtypeStruct((), np.float32)
+        seed = jax.ShapeDtypeStruct((), np.uint32)
         jax.eval_shape(step, rate, seed)
 
 

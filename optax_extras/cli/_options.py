@@ -82,4 +82,4 @@ def use_devices(count: int | None) -> None:
     """Makes so many JAX devices of the CPU."""
     # JAX refuses if it is initialized already; its devices are then used as they are.
     with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", count)  # type: ignore[no-untyped-call]
+        jax.config.update("jax_num_cpu_devices", count)

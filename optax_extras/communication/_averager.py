@@ -12,6 +12,7 @@ from jax import lax
 
 from optax_extras._core import checks, paths
 from optax_extras._core.leaves import is_none
+from optax_extras._core.placement import layout_of
 from optax_extras.communication._guards import (
     check_axis,
     check_local,
@@ -19,8 +20,7 @@ from optax_extras.communication._guards import (
     names_of,
     varying,
 )
-from optax_extras.compressors import Compressor, Group, Site
-from optax_extras.compressors._placement import layout_of
+from optax_extras.compressors import Average, Compressor, Group, Site
 from optax_extras.typing import AxisName
 
 MIN_SIZE = 1024
@@ -64,7 +64,7 @@ class Averager:
         compressor: Any,
         axis_name: AxisName,
         workers: Any,
-        average: Any = "all",
+        average: Average = "all",
         min_size: Any = MIN_SIZE,
         fast_axis_name: AxisName | None = None,
     ) -> "Averager":
@@ -74,10 +74,11 @@ class Averager:
                 "`compressor` must be one of `optax_extras.compressors`, such as"
                 f" top_k(0.01), got {compressor!r}"
             )
+        checks.choice("average", average, ("all", "senders"))
         group = Group(
             axis_name,
             checks.positive_integer("workers", workers),
-            checks.choice("average", average, ("all", "senders")),
+            average,
         )
         if isinstance(min_size, bool) or not isinstance(min_size, int) or min_size < 0:
             raise ValueError(f"`min_size` must be an int >= 0, got {min_size!r}")
@@ -123,10 +124,6 @@ class Averager:
             leaves = lax.pmean(leaves, fast)
         parts = [jnp.isfinite(leaf).all() for leaf in leaves if leaf is not None]
         finite = jnp.stack(parts).all() if parts else jnp.bool(True)
-        # Another axis, over which parameters are sharded, decides with one voice.
-        others = varying(finite) - {*names_of(axis_name)}
-        if others:
-            finite = lax.pmin(finite.astype(jnp.int32), tuple(others)) == 1
         return [path for path, _ in flat], leaves, finite
 
     def mean(
@@ -172,6 +169,9 @@ class Averager:
             for i, part in zip(small, jnp.split(total, ends)[:-1], strict=True):
                 means[i] = (part / self.group.workers).reshape(leaves[i].shape)
             everywhere = total[-1] == self.group.workers
+        # Shards of the parameters along other axes skip a step together.
+        if others := tuple(varying(everywhere)):
+            everywhere = lax.pmin(everywhere.astype(jnp.int32), others) == 1
         return Averaged(means, sent, state, everywhere)
 
 

@@ -1,5 +1,7 @@
 """Deep Gradient Compression (Lin et al. 2017, 1712.01887)."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import jax
@@ -9,11 +11,11 @@ from jax import lax
 
 from optax_extras._core import checks, scalars, stages
 from optax_extras._core.leaves import is_none
+from optax_extras._core.placement import PerWorker, layout_of
 from optax_extras.communication._averager import Averager, as_real, like
 from optax_extras.communication._guards import check_same, names_of, varying
 from optax_extras.communication._workers import own, per_worker_zeros, with_own
 from optax_extras.compressors import top_k
-from optax_extras.compressors._placement import PerWorker, layout_of
 from optax_extras.typing import AxisName, Scalar, ScalarOrSchedule
 
 # Densities of the warm-up, in as many equal parts of its steps.
@@ -171,7 +173,9 @@ def _accumulate(
             lambda p: p if averager.compresses(layout_of(p).shape) else None, params
         )
         small = jax.tree.map(
-            lambda p, kept: jnp.zeros_like(as_real(p)) if kept is None else None,
+            lambda p, kept: (
+                jnp.zeros_like(as_real(p)) if kept is None and p is not None else None
+            ),
             params,
             large,
             is_leaf=is_none,
@@ -228,7 +232,9 @@ def _accumulate(
                 after, mean = accumulated(m, trace[i], mean)
                 trace[i] = if_finite(after, trace[i])
             else:
-                kept = jnp.where(sent != 0, 0, velocities[i]) if masking else velocities[i]
+                kept = (
+                    jnp.where(sent != 0, 0, velocities[i]) if masking else velocities[i]
+                )
                 u[i] = if_finite(kept, u[i])
                 v[i] = if_finite(sums[i] - sent, v[i])
             flat[i] = like(if_finite(mean, jnp.zeros_like(mean)), flat[i])

@@ -1,5 +1,7 @@
 """Gradients of each worker, before any mean."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +29,9 @@ def local_value_and_grad(
 
     Returns:
       A function like `jax.value_and_grad`'s, for the first argument.
+
+    Raises:
+      NameError: when the function is called where the axis is not bound.
 
     Examples:
       >>> import jax, jax.numpy as jnp, optax_extras

@@ -1,5 +1,7 @@
 """Compressed means with error feedback (Karimireddy et al. 2019, 1901.09847)."""
 
+from __future__ import annotations
+
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -8,11 +10,11 @@ import optax
 
 from optax_extras._core import checks
 from optax_extras._core.leaves import is_none
+from optax_extras._core.placement import PerWorker, layout_of
 from optax_extras.communication._averager import MIN_SIZE, Averager, like
 from optax_extras.communication._guards import check_same
 from optax_extras.communication._workers import own, per_worker_zeros, with_own
 from optax_extras.compressors import Compressor
-from optax_extras.compressors._placement import PerWorker, layout_of
 from optax_extras.typing import AxisName
 
 
@@ -93,7 +95,7 @@ def compressed_mean(
       >>> mesh = jax.make_mesh((workers,), ("data",))
       >>> tx = optax.chain(
       ...     optax_extras.compressed_mean(top_k(0.1), "data", workers=workers),
-      ...     optax.sgd(0.5),
+      ...     optax.sgd(0.05),
       ... )
       >>> def loss(params, x):
       ...     return jnp.mean((params - x) ** 2) * params.size / 2
@@ -110,7 +112,7 @@ def compressed_mean(
       ...             step, in_specs=(P(), specs, P()), out_specs=(P(), specs)
       ...         )
       ...     )
-      ...     for _ in range(50):
+      ...     for _ in range(100):
       ...         params, state = step(params, state, jnp.ones(2000))
       >>> bool(jnp.abs(params - 1).max() < 0.1)
       True
@@ -128,9 +130,9 @@ def compressed_mean(
         checks.check_inexact("params", params)
         compressor_state = averager.init(params)
         kept = jax.tree.map(
-            lambda p: p
-            if feedback and averager.compresses(layout_of(p).shape)
-            else None,
+            lambda p: (
+                p if feedback and averager.compresses(layout_of(p).shape) else None
+            ),
             params,
         )
         return CompressedMeanState(

@@ -80,6 +80,10 @@ def wire_bytes(
     Returns:
       Bytes sent and received by one worker.
 
+    Raises:
+      ValueError: ``workers`` is below 1, or not what the transformation expects.
+      TypeError: ``workers`` is not an int.
+
     Examples:
       >>> import jax.numpy as jnp, optax_extras
       >>> from optax_extras.compressors import top_k
@@ -171,7 +175,13 @@ def _parts(parameters: Mapping[str, Any]) -> Iterator[Any]:
                 yield part
 
 
-_KINDS = ("all-gather", "all-to-all", "all-reduce", "reduce-scatter", "collective-permute")
+_KINDS = (
+    "all-gather",
+    "all-to-all",
+    "all-reduce",
+    "reduce-scatter",
+    "collective-permute",
+)
 _ITEM = {"pred": 8, "bf16": 16, "f8e4m3fn": 8, "f8e5m2": 8}
 
 
@@ -186,6 +196,9 @@ def collective_bytes(compiled: Any) -> list[Collective]:
 
     Returns:
       One entry for each collective, in the order of the program's text.
+
+    Raises:
+      AttributeError: ``compiled`` is no compiled program.
 
     Examples:
       >>> import jax, jax.numpy as jnp, optax_extras
@@ -205,7 +218,9 @@ def collective_bytes(compiled: Any) -> list[Collective]:
     """
     text = compiled if isinstance(compiled, str) else compiled.as_text()
     pattern = rf"= (.*?) ({'|'.join(_KINDS)})(?:-start)?\((.*?)\), (.*)"
-    shapes = dict(re.findall(r"^\s*(?:ROOT )?%?([\w.-]+) = (\S+?)[ {]", text, re.MULTILINE))
+    shapes = dict(
+        re.findall(r"^\s*(?:ROOT )?%?([\w.-]+) = (\S+?)[ {]", text, re.MULTILINE)
+    )
     found = []
     for result, kind, operands, rest in re.findall(pattern, text):
         arrays = [

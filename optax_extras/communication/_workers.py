@@ -1,6 +1,5 @@
 """States that differ between workers: their specs, and other numbers of workers."""
 
-import dataclasses
 from typing import Any, TypeVar
 
 import jax
@@ -10,10 +9,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from optax_extras._core import checks
 from optax_extras._core.leaves import is_none
-from optax_extras.compressors._placement import (
+from optax_extras._core.placement import (
     Divided,
     PerWorker,
-    Placed,
     is_placed,
     layout_of,
     zeros,
@@ -25,6 +23,7 @@ S = TypeVar("S")
 
 def per_worker_zeros(params: Any, axis_name: AxisName, workers: int) -> PerWorker:
     """float32 zeros for each worker, in the structure of parameters."""
+    treedef: Any
     flat, treedef = jax.tree.flatten(params)
     layouts = [layout_of(leaf) for leaf in flat]
     specs = [PartitionSpec(axis_name, *one.spec) for one in layouts]
@@ -32,7 +31,7 @@ def per_worker_zeros(params: Any, axis_name: AxisName, workers: int) -> PerWorke
         zeros((workers, *one.whole), spec, layouts, axis_name)
         for one, spec in zip(layouts, specs, strict=True)
     ]
-    return PerWorker(treedef.unflatten(made), tuple(specs))
+    return PerWorker(treedef.unflatten(made))
 
 
 def own(node: PerWorker, like: Any) -> list[Any]:
@@ -62,7 +61,7 @@ def with_own(node: PerWorker, arrays: list[Any], like: Any) -> PerWorker:
         before if array is None else array[np.newaxis]
         for array, before in zip(arrays, old, strict=True)
     ]
-    return dataclasses.replace(node, value=treedef.unflatten(new))
+    return PerWorker(treedef.unflatten(new))
 
 
 def worker_specs(state: Any, axis_name: AxisName) -> Any:
@@ -78,24 +77,35 @@ def worker_specs(state: Any, axis_name: AxisName) -> Any:
 
     Raises:
       ValueError: a part of the state belongs to workers along another axis.
+
+    Examples:
+      >>> import jax.numpy as jnp, optax_extras
+      >>> from optax_extras.compressors import top_k
+      >>> tx = optax_extras.compressed_mean(top_k(0.1), "data", workers=8)
+      >>> specs = optax_extras.worker_specs(tx.init(jnp.zeros(2000)), "data")
+      >>> specs.residual.value, specs.count
+      (PartitionSpec('data',), PartitionSpec())
     """
 
-    def spec(node: Any) -> Any:
-        if not is_placed(node):
-            return layout_spec(node)
-        for one in node.specs:
-            if isinstance(node, PerWorker | Divided) and one[0] != axis_name:
-                raise ValueError(
-                    f"`axis_name` must be that of the state, {one[0]!r}, got"
-                    f" {axis_name!r}"
-                )
-        treedef = jax.tree.structure(node.value)
-        return dataclasses.replace(node, value=treedef.unflatten(node.specs))
+    def specs(node: Any) -> Any:
+        if not isinstance(node, PerWorker | Divided):
+            return jax.tree.map(_spec, node)
+        rest: Any = jax.tree.map(_spec, node)
+        return rest._replace(value=jax.tree.map(of_worker, node.value))
 
-    return jax.tree.map(spec, state, is_leaf=is_placed)
+    def of_worker(leaf: Any) -> PartitionSpec:
+        known = _spec(leaf)
+        if known and known[0] != axis_name:
+            raise ValueError(
+                f"`axis_name` must be that of the state, {known[0]!r}, got"
+                f" {axis_name!r}"
+            )
+        return known or PartitionSpec(axis_name)
+
+    return jax.tree.map(specs, state, is_leaf=is_placed)
 
 
-def layout_spec(leaf: Any) -> PartitionSpec:
+def _spec(leaf: Any) -> PartitionSpec:
     """The spec of an array that is sharded, or an empty one."""
     sharding = getattr(leaf, "sharding", None)
     return sharding.spec if isinstance(sharding, NamedSharding) else PartitionSpec()
@@ -120,17 +130,23 @@ def resize_workers(state: S, workers: int) -> S:
     Raises:
       ValueError: ``workers`` is below 1.
       TypeError: ``workers`` is not an int.
+
+    Examples:
+      >>> import jax.numpy as jnp, optax_extras
+      >>> from optax_extras.compressors import top_k
+      >>> tx = optax_extras.compressed_mean(top_k(0.1), "data", workers=8)
+      >>> state = optax_extras.resize_workers(tx.init(jnp.zeros(2000)), 4)
+      >>> state.residual.value.shape
+      (4, 2000)
     """
     workers = checks.positive_integer("workers", workers)
 
     def resized(node: Any) -> Any:
         if isinstance(node, PerWorker):
-            return dataclasses.replace(
-                node, value=jax.tree.map(lambda x: _shared(x, workers), node.value)
-            )
+            return PerWorker(jax.tree.map(lambda x: _shared(x, workers), node.value))
         if isinstance(node, Divided):
-            value = _divided(np.asarray(node.value), node.rows, workers)
-            return dataclasses.replace(node, value=jnp.asarray(value))
+            value = _divided(np.asarray(node.value), int(node.rows), workers)
+            return node._replace(value=jnp.asarray(value))
         return node
 
     found: S = jax.tree.map(resized, state, is_leaf=is_placed)
@@ -156,6 +172,8 @@ def _divided(old: Any, rows: int, workers: int) -> Any:
     part = -(-rows // workers)
     padded = np.zeros((shards, workers * part, *rest), old.dtype)
     padded[:, :rows] = kept
-    return padded.reshape(shards, workers, part, *rest).swapaxes(0, 1).reshape(
-        workers, shards * part, *rest
+    return (
+        padded.reshape(shards, workers, part, *rest)
+        .swapaxes(0, 1)
+        .reshape(workers, shards * part, *rest)
     )

@@ -5,7 +5,13 @@ a `Compressor`.
 """
 
 from optax_extras.compressors._bits import from_bytes, pack, to_bytes, unpack
-from optax_extras.compressors._compressor import Compressor, Exchanged, Group, Site
+from optax_extras.compressors._compressor import (
+    Average,
+    Compressor,
+    Exchanged,
+    Group,
+    Site,
+)
 from optax_extras.compressors._factories import (
     low_rank,
     quantized,
@@ -15,6 +21,7 @@ from optax_extras.compressors._factories import (
 )
 
 __all__ = [
+    "Average",
     "Compressor",
     "Exchanged",
     "Group",

@@ -1,5 +1,6 @@
 """Arrays as bytes, and small integers packed into bytes."""
 
+import functools
 from typing import Any
 
 import jax
@@ -9,12 +10,25 @@ from jax import lax
 
 
 def to_bytes(x: jax.Array) -> jax.Array:
-    """The bytes of an array, uint8[B]."""
+    """The bytes of an array.
+
+    Args:
+      x: an array of any shape.
+
+    Returns:
+      uint8[B].
+    """
     return lax.bitcast_convert_type(x, jnp.uint8).reshape(-1)
 
 
 def from_bytes(data: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """The array whose bytes these are; the inverse of `to_bytes`."""
+    """The array whose bytes these are; the inverse of `to_bytes`.
+
+    Args:
+      data: uint8[B].
+      shape: the array's shape.
+      dtype: the array's dtype.
+    """
     width = jnp.dtype(dtype).itemsize
     if width > 1:
         data = data.reshape(*shape, width)
@@ -36,44 +50,49 @@ def pack(x: jax.Array, bits: int) -> jax.Array:
     Returns:
       uint8[..., ceil(n · bits / 8)]; what is missing in the last byte is 0.
     """
-    *rest, n = x.shape
     if bits == 12:
-        pairs = _padded(x.astype(jnp.uint32), 2).reshape(*rest, -1, 2)
-        words = pairs[..., 0] | pairs[..., 1] << np.uint32(12)
-        three = words[..., np.newaxis] >> np.array([0, 8, 16], np.uint32)
-        data = (three & np.uint32(255)).astype(jnp.uint8).reshape(*rest, -1)
-        return data[..., : packed_bytes(n, bits)]
+        low, high = _columns(x.astype(jnp.uint32), 2)
+        parts = [low, low >> 8 | high << 4, high >> 4]
+        data = jnp.stack([part.astype(jnp.uint8) for part in parts], axis=-1)
+        whole = data.reshape(*x.shape[:-1], 3 * low.shape[-1])
+        return whole[..., : packed_bytes(x.shape[-1], bits)]
     if bits >= 8:
-        whole = x.astype(f"uint{bits}")
-        return lax.bitcast_convert_type(whole, jnp.uint8).reshape(*rest, -1)
-    each = 8 // bits
-    parts = _padded(x.astype(jnp.uint8), each).reshape(*rest, -1, each)
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    # The bits do not overlap, so that their sum is their union.
-    return jnp.sum(parts << shifts, axis=-1, dtype=jnp.uint8)
+        data = lax.bitcast_convert_type(x.astype(f"uint{bits}"), jnp.uint8)
+        return data.reshape(*x.shape[:-1], x.shape[-1] * bits // 8)
+    columns = _columns(x.astype(jnp.uint8), 8 // bits)
+    shifted = [part << (bits * i) for i, part in enumerate(columns)]
+    return functools.reduce(jnp.bitwise_or, shifted)
 
 
 def unpack(data: jax.Array, bits: int, n: int) -> jax.Array:
-    """The n integers that `pack` packed, uint32[..., n], or uint8 below 8 bits."""
-    *rest, size = data.shape
-    if bits == 12:
-        three = _padded(data, 3).reshape(*rest, -1, 3).astype(jnp.uint32)
-        words = three[..., 0] | three[..., 1] << 8 | three[..., 2] << 16
-        pairs = jnp.stack([words & 4095, words >> 12], axis=-1)
-        return pairs.reshape(*rest, -1)[..., :n]
+    """The integers that `pack` packed.
+
+    Args:
+      data: bytes, uint8[..., B].
+      bits: as for `pack`.
+      n: number of integers.
+
+    Returns:
+      uint32[..., n], or uint8 up to 8 bits.
+    """
+    rest = data.shape[:-1]
     if bits == 8:
         return data
-    if bits > 8:
+    if bits == 12:
+        one, two, three = _columns(data.astype(jnp.uint32), 3)
+        parts = [one | (two & 15) << 8, two >> 4 | three << 4]
+    elif bits > 8:
         whole = data.reshape(*rest, n, bits // 8)
         return lax.bitcast_convert_type(whole, f"uint{bits}").astype(jnp.uint32)
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    mask = np.uint8(2**bits - 1)
-    return (data[..., np.newaxis] >> shifts & mask).reshape(*rest, size * len(shifts))[
-        ..., :n
-    ]
+    else:
+        mask = np.uint8(2**bits - 1)
+        parts = [data >> (bits * i) & mask for i in range(8 // bits)]
+    mixed = jnp.stack(parts, axis=-1)
+    return mixed.reshape(*rest, len(parts) * parts[0].shape[-1])[..., :n]
 
 
-def _padded(x: jax.Array, multiple: int) -> jax.Array:
-    """Zeros behind the last axis up to a multiple of so many."""
-    missing = -x.shape[-1] % multiple
-    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)]) if missing else x
+def _columns(x: jax.Array, count: int) -> list[jax.Array]:
+    """Every count-th number of the last axis, from the first one on, and so forth."""
+    missing = -x.shape[-1] % count
+    padded = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)])
+    return [padded[..., i::count] for i in range(count)]

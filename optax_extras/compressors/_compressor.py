@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from optax_extras.compressors._placement import Layout
+from optax_extras._core.placement import Layout
 from optax_extras.typing import AxisName
 
 Average = Literal["all", "senders"]
@@ -45,7 +45,8 @@ class Site(NamedTuple):
           of_worker: whether workers get different keys.
         """
         key = jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
-        parts = (self.step, *self.path, *([self.worker] if of_worker else []))
+        parts: list[Any] = [self.step, *self.path]
+        parts += [self.worker] if of_worker else []
         for part in parts:
             key = jax.random.fold_in(key, part)
         return key
@@ -67,11 +68,13 @@ class Group:
 
     def gather(self, data: jax.Array) -> jax.Array:
         """The arrays of all workers, (N, ...), the same on every worker."""
-        return lax.all_gather(data, self.axis_name, to="invarying")
+        gathered: jax.Array = lax.all_gather(data, self.axis_name, to="invarying")
+        return gathered
 
     def transpose(self, rows: jax.Array) -> jax.Array:
         """Sends row i to worker i; returns what all have sent here, (N, ...)."""
-        return lax.all_to_all(rows, self.axis_name, 0, 0, tiled=True)
+        moved: jax.Array = lax.all_to_all(rows, self.axis_name, 0, 0, tiled=True)
+        return moved
 
     def sum(self, x: jax.Array) -> jax.Array:
         """The sum over all workers, the same on every worker."""
@@ -86,7 +89,7 @@ class Exchanged(NamedTuple):
       means: means over the workers, the same on every worker.
       sent: what this worker's own message stands for.
       state: the compressor's new state.
-      finite: whether all gradients of all workers are; bool[], the same on every worker.
+      finite: whether all gradients of all workers are; bool[], the same on all.
     """
 
     means: list[jax.Array]
@@ -134,8 +137,8 @@ class Compressor(abc.ABC):
         """
 
     def saves(self, shape: tuple[int, ...]) -> bool:
-        """Whether the message about a leaf is shorter than the leaf in float32."""
-        return self.message_bytes(shape) < 4 * math.prod(shape)
+        """Whether the message about a leaf is no longer than the leaf in float32."""
+        return self.message_bytes(shape) <= 4 * math.prod(shape)
 
     def message_bytes(self, shape: tuple[int, ...]) -> int:
         """Length of the message about a leaf."""
@@ -200,4 +203,3 @@ class Compressor(abc.ABC):
 
 
 _NOWHERE = (np.uint32(0), np.uint32(0))
-

@@ -25,9 +25,9 @@ def top_k(
     sent in float32, and without indices.
 
     An index takes 12 bits in a chunk of up to 4096 elements, 16 in one of up to 65 536,
-    and 32 beyond: an entry takes 3.5, 4 or 6 bytes. Every worker receives the entries of
-    all others. The time of a step is mostly that of the selection; chunks of 4096 take
-    less than whole leaves.
+    and 32 beyond: an entry takes 3.5, 4 or 6 bytes. Every worker receives the entries
+    of all others. The time of a step is mostly that of the selection; chunks of 4096
+    take less than whole leaves.
 
     Args:
       density: d in (0, 1]; or densities by the steps from which on they hold, such as
@@ -147,7 +147,7 @@ def sign(scale: Literal["mean", "norm"] = "mean", *, block: int = 512) -> Compre
       Karimireddy et al. 2019, "Error Feedback Fixes SignSGD and other Gradient
       Compression Schemes", arXiv 1901.09847
     """
-    scale = checks.choice("scale", scale, ("mean", "norm"))
+    checks.choice("scale", scale, ("mean", "norm"))
     return Quantized(Sign(scale), _block(block))
 
 
@@ -177,11 +177,12 @@ def low_rank(rank: int, *, key: KeyLike = 0) -> Compressor:
 
 
 def _density(value: float) -> float:
-    return checks.number("density", value, "in (0, 1]", lambda x: 0 < x <= 1)
+    density: float = checks.number("density", value, "in (0, 1]", lambda x: 0 < x <= 1)
+    return density
 
 
 def _block(value: int) -> int:
-    block = checks.positive_integer("block", value)
+    block: int = checks.positive_integer("block", value)
     if block % 8:
         raise ValueError(f"`block` must be a multiple of 8, got {block}")
     return block

@@ -11,8 +11,8 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from optax_extras._core import paths as leaf_paths
+from optax_extras._core.placement import Layout, PerShard, placed, shards
 from optax_extras.compressors._compressor import Compressor, Exchanged, Group, Site
-from optax_extras.compressors._placement import Layout, PerShard, placed, shards
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,7 +26,9 @@ class LowRank(Compressor):
         """No message stands for one worker's leaf: see `exchange`."""
         raise NotImplementedError("low-rank factors are means over workers")
 
-    decode = encode
+    def decode(self, data: jax.Array, site: Site) -> jax.Array:
+        """No message stands for one worker's leaf: see `exchange`."""
+        raise NotImplementedError("low-rank factors are means over workers")
 
     def saves(self, shape: tuple[int, ...]) -> bool:
         """Whether the factors have less than half of the elements."""
@@ -38,7 +40,7 @@ class LowRank(Compressor):
     ) -> Any:
         """The first right factors, from the key; the same on all workers."""
         words = leaf_paths.hash_paths("low_rank", list(paths)).T
-        values, specs = [], []
+        values = []
         for layout, path in zip(layouts, words, strict=True):
             site = Site(layout.shape, (path[0], path[1]), jnp.int32(0), jnp.int32(0))
             shape = (_matrix(layout.shape)[1], self.rank)
@@ -47,8 +49,7 @@ class LowRank(Compressor):
             spec = PartitionSpec(layout.axes or None)
             every = jnp.broadcast_to(first, (number, *shape))
             values.append(placed(every, spec, layouts, group.axis_name))
-            specs.append(spec)
-        return PerShard(values, tuple(specs))
+        return PerShard(values)
 
     def exchange(
         self,
@@ -71,7 +72,7 @@ class LowRank(Compressor):
             for p, q, site in zip(bases, rights, sites, strict=True)
         ]
         kept = [q[np.newaxis] for q in rights]
-        state = dataclasses.replace(state, value=kept)
+        state = state._replace(value=kept)
         return Exchanged(means, means, state, flags[0] == group.workers)
 
 

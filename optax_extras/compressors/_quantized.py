@@ -12,15 +12,13 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec
 
+from optax_extras._core.placement import Divided, Layout, shards, zeros
 from optax_extras.compressors._bits import (
-    from_bytes,
     pack,
     packed_bytes,
-    to_bytes,
     unpack,
 )
 from optax_extras.compressors._compressor import Compressor, Exchanged, Group, Site
-from optax_extras.compressors._placement import Divided, Layout, shards, zeros
 
 
 class _Code(abc.ABC):
@@ -47,7 +45,7 @@ class Linear(_Code):
 
     @property
     def _top(self) -> int:
-        return 2 ** (self.bits - 1) - 1
+        return (1 << (self.bits - 1)) - 1
 
     def encode(self, x: jax.Array, counts: Any, uniform: Any) -> tuple[Any, Any]:
         """Codes and the largest magnitude of each row."""
@@ -154,7 +152,7 @@ class Quantized(Compressor):
     def init(
         self, layouts: Sequence[Layout], paths: Sequence[Any], group: Group
     ) -> Any:
-        """What each worker's part of the mean has lost; rounding without bias keeps none."""
+        """What each worker's part of the mean has lost, if rounding has a bias."""
         del paths
         if self.words is not None:
             return ()
@@ -163,7 +161,8 @@ class Quantized(Compressor):
         part = -(-rows // group.workers) * shards(layouts, axes)
         spec = PartitionSpec(group.axis_name, axes or None)
         shape = (group.workers, part, self.block)
-        return Divided(zeros(shape, spec, layouts, group.axis_name), (spec,), rows)
+        value = zeros(shape, spec, layouts, group.axis_name)
+        return Divided(value, jnp.int32(rows))
 
     def exchange(
         self,
@@ -195,7 +194,7 @@ class Quantized(Compressor):
 
         own = sites[0].worker * part
         own_counts = lax.dynamic_slice_in_dim(jnp.asarray(counts), own, part)
-        inside = jnp.arange(self.block) < own_counts
+        inside = jnp.arange(self.block)[np.newaxis] < own_counts
         sums = [self._decode(r[:-1].reshape(part, -1)) for r in received]
         mean = jnp.where(inside, sum(sums) / workers, 0)
         if keeps:
@@ -204,7 +203,7 @@ class Quantized(Compressor):
         again = self._encode(mean, own_counts, uniform)
         if keeps:
             lost = jnp.where(inside, mean - self._decode(again), 0)
-            state = dataclasses.replace(state, value=lost[np.newaxis])
+            state = state._replace(value=lost[np.newaxis])
         flag = jnp.min(received[:, -1])[np.newaxis]
         gathered = group.gather(jnp.concatenate([again.reshape(-1), flag]))
         means = self._decode(gathered[:, :-1].reshape(workers * part, -1))
@@ -230,9 +229,7 @@ def _blocks(
     return jnp.concatenate(rows), np.concatenate(counts)[:, np.newaxis].astype("f4")
 
 
-def _leaves(
-    rows: jax.Array, shapes: Sequence[tuple[int, ...]]
-) -> list[jax.Array]:
+def _leaves(rows: jax.Array, shapes: Sequence[tuple[int, ...]]) -> list[jax.Array]:
     """The leaves that `_blocks` has cut into rows."""
     block = rows.shape[1]
     sizes = [math.prod(shape) for shape in shapes]

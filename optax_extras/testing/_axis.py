@@ -10,7 +10,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from optax_extras.testing._registry import NotApplicableError
 
-_REPLICATED = PartitionSpec()  # type: ignore[no-untyped-call]
+_REPLICATED = PartitionSpec()
 
 
 def bind(

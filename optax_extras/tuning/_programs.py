@@ -189,9 +189,7 @@ class Trials:
         init = jax.eval_shape(self._task.init, seeds)
         plan = jax.eval_shape(self._task.plan, seeds, first)
         params, state = carry = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(  # type: ignore[no-untyped-call]
-                x.shape, x.dtype, sharding=self._sharding
-            ),
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._sharding),
             jax.eval_shape(self._start, init, values, seeds),
         )
         point, kept = None, _size(state)

@@ -183,7 +183,7 @@ def _sharding_of_rows(mesh: Mesh | None) -> NamedSharding | None:
         return None
     kinds = (AxisType.Auto,) * len(mesh.axis_names)
     auto = Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
-    axes = PartitionSpec(auto.axis_names)  # type: ignore[no-untyped-call]
+    axes = PartitionSpec(auto.axis_names)
     return NamedSharding(auto, axes)
 
 

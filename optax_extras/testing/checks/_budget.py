@@ -15,7 +15,7 @@ _SHAPE = (1024, 1024)
 
 
 def _large(dtype: Any = jnp.float32) -> Any:
-    return jax.ShapeDtypeStruct(_SHAPE, dtype)  # type: ignore[no-untyped-call]
+    return jax.ShapeDtypeStruct(_SHAPE, dtype)
 
 
 @check()

@@ -29,5 +29,5 @@ def shardings(kind: AxisType) -> dict[str, NamedSharding]:
     mesh = jax.make_mesh(
         (_devices(),), ("x",), axis_types=(kind,), devices=jax.devices()[: _devices()]
     )
-    axis = PartitionSpec("x")  # type: ignore[no-untyped-call]
+    axis = PartitionSpec("x")
     return {name: NamedSharding(mesh, axis) for name in ("w", "b")}

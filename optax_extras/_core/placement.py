@@ -1,9 +1,7 @@
 """Parts of a state that differ between devices, and where they are."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -59,58 +57,28 @@ def shards(layouts: Sequence[Layout], axes: Sequence[Any]) -> int:
     return math.prod(sizes[name] for name in axes)
 
 
-@dataclasses.dataclass(frozen=True)
-class Placed:
-    """Arrays that a state keeps in parts, one on each device along some axes.
-
-    Attributes:
-      value: the arrays; the first axis of each is sharded.
-      specs: their `PartitionSpec`s, in the order of the leaves.
-    """
+class PerWorker(NamedTuple):
+    """One array for each worker, along a first axis, of each leaf."""
 
     value: Any
-    specs: tuple[PartitionSpec, ...]
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["value"],
-    meta_fields=["specs"],
-)
-@dataclasses.dataclass(frozen=True)
-class PerWorker(Placed):
-    """One array for each worker, along a first axis; all are of equal rank."""
+class Divided(NamedTuple):
+    """Rows of which each worker has a part, (workers, shards · rows of it, ...)."""
+
+    value: Any
+    rows: jax.Array  # of a shard, in all parts; int32[]
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["value"],
-    meta_fields=["specs", "rows"],
-)
-@dataclasses.dataclass(frozen=True)
-class Divided(Placed):
-    """Arrays of which each worker has a part: (workers, shards · rows of it, ...).
-
-    Attributes:
-      rows: the rows that matter of a shard, in all its parts; the others are zero.
-    """
-
-    rows: int
-
-
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["value"],
-    meta_fields=["specs"],
-)
-@dataclasses.dataclass(frozen=True)
-class PerShard(Placed):
+class PerShard(NamedTuple):
     """One array for each shard of a parameter, along a first axis."""
+
+    value: Any
 
 
 def is_placed(node: Any) -> bool:
-    """Whether a node is `Placed`; an `is_leaf` for functions of trees."""
-    return isinstance(node, Placed)
+    """Whether a node is one of the above; an `is_leaf` for functions of trees."""
+    return isinstance(node, PerWorker | Divided | PerShard)
 
 
 def zeros(
@@ -135,9 +103,7 @@ def placed(
     return x if where is None else jax.jit(lambda x: x, out_shardings=where)(x)
 
 
-def _where(
-    spec: PartitionSpec, layouts: Sequence[Layout], axis_name: AxisName
-) -> Any:
+def _where(spec: PartitionSpec, layouts: Sequence[Layout], axis_name: AxisName) -> Any:
     """Sharding over the devices of `jax.set_mesh` or of the parameters, or None."""
     names = set(axis_name if isinstance(axis_name, tuple) else (axis_name,))
     if names <= set(jax.sharding.get_abstract_mesh().axis_names):
