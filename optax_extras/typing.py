@@ -1,6 +1,7 @@
 """Types for the signatures of public functions."""
 
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ __all__ = [
     "AxisName",
     "DTypeLike",
     "KeyLike",
+    "Loss",
     "Scalar",
     "ScalarOrSchedule",
     "Schedule",
@@ -29,6 +31,9 @@ KeyLike = int | np.integer | np.ndarray | jax.Array
 
 AxisName = Hashable | tuple[Hashable, ...]
 """The name of a mapped axis, or a tuple of such names."""
+
+Loss = Callable[..., Any]
+"""A function of parameters and more to a scalar, perhaps with something else beside."""
 
 DTypeLike = npt.DTypeLike
 """Anything that `numpy.dtype` accepts."""

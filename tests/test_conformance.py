@@ -12,6 +12,8 @@ from specs import CHECKS_OF, collect, factories, spec
 PARAMS = {"w": jnp.ones((4, 3)), "b": [jnp.ones(2)]}
 ROWS = collect()
 ALGORITHMS = [row for row in ROWS if not row.changes]
+ALONE = [row for row in ALGORITHMS if row.axis_name is None]
+OVER_WORKERS = [row for row in ALGORITHMS if row not in ALONE]
 
 
 def variants(change):
@@ -19,8 +21,19 @@ def variants(change):
     return [row for row in ROWS if change in row.changes]
 
 
-@parametrize_checks(ALGORITHMS, checks=set(CHECKS) - set(CHECKS_OF["consumers"]))
+@parametrize_checks(ALONE, checks=set(CHECKS) - set(CHECKS_OF["consumers"]))
 def test_conformance(check):
+    check()
+
+
+@parametrize_checks(OVER_WORKERS, checks=CHECKS_OF["state"])
+def test_state_of_workers(check):
+    check()
+
+
+@pytest.mark.nightly
+@parametrize_checks(OVER_WORKERS, checks=set(CHECKS) - set(CHECKS_OF["state"]))
+def test_over_workers(check):
     check()
 
 
@@ -72,10 +85,6 @@ def test_every_name_in_the_table_is_there_once():
 def test_a_variant_says_what_it_changes():
     with pytest.raises(ValueError, match="a suffix needs `changes`"):
         spec(factories()[0], "nesterov")
-
-
-# Those that need no mesh.
-ALONE = [row for row in ALGORITHMS if row.axis_name is None]
 
 
 @pytest.fixture(params=ALONE, ids=lambda row: row.name)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax import lax
 
 from optax_extras.communication._guards import names_of, varying
-from optax_extras.typing import AxisName
+from optax_extras.typing import AxisName, Loss
 
 
 def local_value_and_grad(
-    loss: Callable[..., Any], axis_name: AxisName, *, has_aux: bool = False
-) -> Callable[..., Any]:
+    loss: Loss, axis_name: AxisName, *, has_aux: bool = False
+) -> Loss:
     """`jax.value_and_grad` of a worker's own loss, inside `jax.shard_map`.
 
     With respect to parameters that are the same on all workers, `jax.grad` gives the

@@ -15,6 +15,7 @@ from optax_extras._core.placement import Layout
 from optax_extras.typing import AxisName
 
 Average = Literal["all", "senders"]
+"""Whether a mean is over all workers, or for each element over those that sent it."""
 
 
 class Site(NamedTuple):

@@ -196,6 +196,7 @@ def test_psgld_settles_in_a_gaussian_once_its_scale_is_frozen():
     )
 
 
+@pytest.mark.nightly
 def test_bias_of_psgld_while_its_scale_moves():
     tx = ox.psgld(0.01, 1.0, key=0)
     theta, _ = settle(tx, lambda theta: theta, jnp.ones(50_000), 3000)
