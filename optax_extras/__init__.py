@@ -1,4 +1,4 @@
-"""Gradient noise, momentum and adaptive smoothing as optax gradient transformations.
+"""Noise, momentum, AdaSmooth and compressed means as optax gradient transformations.
 
 The tools are imported at first use: `optax_extras.tasks`, `optax_extras.testing` and
 `optax_extras.tuning`.

@@ -43,7 +43,7 @@ class Collective(NamedTuple):
       dtype: of its first operand, such as ``"u8"``.
       operand_bytes: size of the operands on a device.
       result_bytes: size of the results on a device.
-      group_size: number of devices that take part together.
+      group_size: number of devices that take part together; 0 for all.
     """
 
     kind: str
@@ -250,8 +250,12 @@ def _bytes(text: str) -> int:
 
 
 def _group_size(text: str) -> int:
-    listed = re.search(r"replica_groups=\{\{([\d,]+)\}", text)
-    if listed:
+    """The size of the groups, which XLA writes in three ways."""
+    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
         return len(listed[1].split(","))
-    iota = re.search(r"replica_groups=\[\d+,(\d+)\]", text)
-    return int(iota[1]) if iota else 0
+    if iota := re.search(r"replica_groups=\[\d+,(\d+)\]", text):
+        return int(iota[1])
+    if mesh := re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", text):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
+        return math.prod(int(sizes[name]) for name in re.findall(r"'(\w+)'", mesh[2]))
+    return 0
