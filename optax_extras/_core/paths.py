@@ -17,7 +17,7 @@ def hash_paths(stream: str, paths: list[Any]) -> np.ndarray[Any, Any]:
         words = hash_words(stream, *path)
         if words in hashes:
             raise ValueError(
-                "noise needs a path of its own for each leaf, but two leaves are at"
+                "each leaf needs a path of its own to draw by, but two leaves are at"
                 f" `{jax.tree_util.keystr(path)}`"
             )
         hashes[words] = None

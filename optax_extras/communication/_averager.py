@@ -163,12 +163,10 @@ class Averager:
                 means[i], sent[i] = mean, own
         if small or everywhere is None:
             flag = finite.astype(jnp.float32)[np.newaxis]
-            flat = [leaves[i].reshape(-1) for i in small]
-            total = self.group.sum(jnp.concatenate([*flat, flag]))
-            ends = np.cumsum([leaf.size for leaf in flat])
-            for i, part in zip(small, jnp.split(total, ends)[:-1], strict=True):
-                means[i] = (part / self.group.workers).reshape(leaves[i].shape)
-            everywhere = total[-1] == self.group.workers
+            *sums, flags = self.group.sum_of([*(leaves[i] for i in small), flag])
+            for i, total in zip(small, sums, strict=True):
+                means[i] = total / self.group.workers
+            everywhere = flags[0] == self.group.workers
         # Shards of the parameters along other axes skip a step together.
         if others := tuple(varying(everywhere)):
             everywhere = lax.pmin(everywhere.astype(jnp.int32), others) == 1

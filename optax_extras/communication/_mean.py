@@ -152,8 +152,9 @@ def compressed_mean(
         check_same(params, axis_name)
         keys, grads, finite = averager.local(updates)
         kept = own(state.residual, updates)
-        known = [i for i, g in enumerate(grads) if g is not None]
-        sums = [grads[i] if kept[i] is None else kept[i] + grads[i] for i in known]
+        # A leaf without a gradient sends zeros, so that the compressor gets all leaves.
+        known = [i for i, g in enumerate(grads) if g is not None or kept[i] is not None]
+        sums = [_total(grads[i], kept[i]) for i in known]
         found = averager.mean(
             [keys[i] for i in known], sums, state.compressor, state.count, finite
         )
@@ -165,6 +166,8 @@ def compressed_mean(
         for i, total, mean, sent in zip(
             known, sums, found.means, found.sent, strict=True
         ):
+            if grads[i] is None:
+                continue
             flat[i] = like(if_finite(mean, jnp.zeros_like(mean)), flat[i])
             if kept[i] is not None:
                 kept[i] = if_finite(total - sent, kept[i])
@@ -178,3 +181,10 @@ def compressed_mean(
         return treedef.unflatten(flat), new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _total(grad: Any, kept: Any) -> Any:
+    """What a leaf is going to send; one of the two may be None."""
+    if grad is None:
+        return jnp.zeros_like(kept)
+    return grad if kept is None else kept + grad

@@ -6,7 +6,7 @@ import optax
 
 from optax_extras._core import checks, stages
 from optax_extras.communication._mean import compressed_mean
-from optax_extras.compressors import low_rank
+from optax_extras.compressors import Dense, Staged, low_rank
 from optax_extras.momentum import trace_with_bias_correction
 from optax_extras.typing import AxisName, KeyLike, ScalarOrSchedule
 
@@ -19,6 +19,7 @@ def power_sgd(
     axis_name: AxisName,
     workers: int,
     key: KeyLike = 0,
+    start_step: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
     r"""SGD with momentum on means of low rank (PowerSGD).
 
@@ -42,6 +43,7 @@ def power_sgd(
       workers: the size of that axis.
       key: an int, a key from `jax.random.key`, or the uint32 words of one, for the
         first right factors.
+      start_step: step from which on means are of low rank; those before are dense.
 
     Returns:
       A gradient transformation that contains the learning rate. Its state is a copy of
@@ -84,8 +86,15 @@ def power_sgd(
       Distributed Optimization", arXiv 1905.13727
     """
     momentum = checks.decay("momentum", momentum, schedule=True)
+    if not isinstance(start_step, int) or isinstance(start_step, bool):
+        raise TypeError(f"`start_step` must be an int, got {start_step!r}")
+    if start_step < 0:
+        raise ValueError(f"`start_step` must be >= 0, got {start_step}")
+    compressor = low_rank(rank, key=key)
+    if start_step:
+        compressor = Staged((0, start_step), (Dense(), compressor))
     return optax.chain(
-        compressed_mean(low_rank(rank, key=key), axis_name, workers=workers),
+        compressed_mean(compressor, axis_name, workers=workers),
         trace_with_bias_correction(momentum, bias_correction=False),
         stages.scale_by_learning_rate(learning_rate),
     )

@@ -19,13 +19,16 @@ from optax_extras.compressors._factories import (
     sign,
     top_k,
 )
+from optax_extras.compressors._staged import Dense, Staged
 
 __all__ = [
     "Average",
     "Compressor",
+    "Dense",
     "Exchanged",
     "Group",
     "Site",
+    "Staged",
     "from_bytes",
     "low_rank",
     "pack",

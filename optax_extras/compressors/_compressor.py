@@ -77,10 +77,12 @@ class Group:
         moved: jax.Array = lax.all_to_all(rows, self.axis_name, 0, 0, tiled=True)
         return moved
 
-    def sum(self, x: jax.Array) -> jax.Array:
-        """The sum over all workers, the same on every worker."""
-        total: jax.Array = lax.psum(x, self.axis_name)
-        return total
+    def sum_of(self, arrays: Sequence[jax.Array]) -> list[jax.Array]:
+        """Sums over all workers, in one collective; the same on every worker."""
+        flat = jnp.concatenate([x.reshape(-1) for x in arrays])
+        total: jax.Array = lax.psum(flat, self.axis_name)
+        parts = jnp.split(total, np.cumsum([x.size for x in arrays])[:-1])
+        return [part.reshape(x.shape) for part, x in zip(parts, arrays, strict=True)]
 
 
 class Exchanged(NamedTuple):

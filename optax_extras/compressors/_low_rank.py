@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import PartitionSpec
 
 from optax_extras._core import paths as leaf_paths
@@ -60,30 +61,30 @@ class LowRank(Compressor):
         group: Group,
     ) -> Exchanged:
         """Two sums over the workers, of P = M Q and of Mᵀ P̂."""
+        if len(leaves) != len(state.value):
+            raise ValueError(
+                f"`updates` must have a gradient for each of the {len(state.value)}"
+                f" matrices that are compressed, got {len(leaves)}: without `feedback`,"
+                " none may be None"
+            )
         matrices = [leaf.reshape(_matrix(leaf.shape)) for leaf in leaves]
         lefts = [m @ q[0] for m, q in zip(matrices, state.value, strict=True)]
         flag = finite.astype(jnp.float32)[np.newaxis]
-        *lefts, flags = _sum([*lefts, flag], group)
+        *lefts, flags = group.sum_of([*lefts, flag])
         bases = [jnp.linalg.qr(p / group.workers)[0] for p in lefts]
         rights = [m.T @ p for m, p in zip(matrices, bases, strict=True)]
-        rights = [q / group.workers for q in _sum(rights, group)]
+        rights = [q / group.workers for q in group.sum_of(rights)]
         means = [
             (p @ q.T).reshape(site.shape)
             for p, q, site in zip(bases, rights, sites, strict=True)
         ]
         kept = [q[np.newaxis] for q in rights]
         state = state._replace(value=kept)
-        return Exchanged(means, means, state, flags[0] == group.workers)
+        # Like what others send, which differs between workers.
+        sent = [lax.pcast(x, group.axis_name, to="varying") for x in means]
+        return Exchanged(means, sent, state, flags[0] == group.workers)
 
 
 def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
     """The shape of a kernel as a matrix: its last axis is that of the outputs."""
     return math.prod(shape[:-1]), shape[-1] if shape else 1
-
-
-def _sum(arrays: Sequence[jax.Array], group: Group) -> list[jax.Array]:
-    """The sums over the workers, in one collective."""
-    total = group.sum(jnp.concatenate([x.reshape(-1) for x in arrays]))
-    ends = np.cumsum([x.size for x in arrays])[:-1]
-    parts = jnp.split(total, ends)
-    return [part.reshape(x.shape) for part, x in zip(parts, arrays, strict=True)]

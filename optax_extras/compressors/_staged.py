@@ -1,19 +1,23 @@
 """One compressor after another."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from optax_extras._core.placement import Layout
+from optax_extras.compressors._bits import from_bytes, to_bytes
 from optax_extras.compressors._compressor import Compressor, Exchanged, Group, Site
 
 
 @dataclasses.dataclass(frozen=True)
 class Staged(Compressor):
-    """Compressors without state, each from a step on.
+    """Compressors, each from a step on; leaves are those that the last one compresses.
 
     Attributes:
       starts: the first steps of the stages; the first one is 0.
@@ -31,6 +35,17 @@ class Staged(Compressor):
         """What a message of the last stage stands for."""
         return self.stages[-1].decode(data, site)
 
+    def saves(self, shape: tuple[int, ...]) -> bool:
+        """Whether the last stage does."""
+        return self.stages[-1].saves(shape)
+
+    def init(
+        self, layouts: Sequence[Layout], paths: Sequence[Any], group: Group
+    ) -> Any:
+        """The states of the stages, if one of them has any."""
+        states = tuple(one.init(layouts, paths, group) for one in self.stages)
+        return states if any(states) else ()
+
     def exchange(
         self,
         leaves: Sequence[jax.Array],
@@ -41,11 +56,39 @@ class Staged(Compressor):
     ) -> Exchanged:
         """The exchange of the stage of this step."""
         number = jnp.searchsorted(jnp.array(self.starts), sites[0].step, "right") - 1
-        branches = [
-            lambda leaves, finite, one=one: one.exchange(
-                leaves, sites, state, finite, group
-            )
-            for one in self.stages
-        ]
-        found: Exchanged = lax.switch(number, branches, list(leaves), finite)
+
+        def stage(i: int, leaves: Any, state: Any, finite: Any) -> Exchanged:
+            own = state[i] if state else ()
+            found = self.stages[i].exchange(leaves, sites, own, finite, group)
+            kept = (*state[:i], found.state, *state[i + 1 :]) if state else ()
+            return found._replace(state=kept)
+
+        branches = [functools.partial(stage, i) for i in range(len(self.stages))]
+        found: Exchanged = lax.switch(number, branches, list(leaves), state, finite)
         return found
+
+
+class Dense(Compressor):
+    """Sends leaves as they are, by a sum over the workers."""
+
+    def encode(self, x: jax.Array, site: Site) -> jax.Array:
+        """The bytes of the leaf."""
+        return to_bytes(x)
+
+    def decode(self, data: jax.Array, site: Site) -> jax.Array:
+        """The leaf."""
+        return from_bytes(data, site.shape, jnp.float32)
+
+    def exchange(
+        self,
+        leaves: Sequence[jax.Array],
+        sites: Sequence[Site],
+        state: Any,
+        finite: jax.Array,
+        group: Group,
+    ) -> Exchanged:
+        """One sum of all leaves."""
+        flag = finite.astype(jnp.float32)[np.newaxis]
+        *sums, flags = group.sum_of([*leaves, flag])
+        means = [total / group.workers for total in sums]
+        return Exchanged(means, list(leaves), state, flags[0] == group.workers)

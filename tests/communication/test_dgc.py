@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from communication.test_mean import keep_top
-from communication.workers import SHAPES, N, gradients, run
 
 import optax_extras as ox
 
+from communication.test_mean import keep_top
+from communication.workers import SHAPES, N, gradients, run
 from specs import spec
 
 STEPS = 20
@@ -153,6 +153,21 @@ def test_power_sgd_is_momentum_after_a_low_rank_mean():
         for name in shapes:
             trace[name] = 0.9 * trace[name] + means[name][t]
             np.testing.assert_allclose(found[name][t], -0.1 * trace[name], atol=1e-5)
+
+
+def test_power_sgd_starts_with_dense_means():
+    shapes = {"w": (40, 30)}
+    grads = gradients(5, shapes=shapes)
+    options = {"axis_name": "data", "workers": N, "momentum": 0.0}
+    found, _ = run(ox.power_sgd(0.1, start_step=3, **options), grads)
+    means = grads["w"].mean(axis=1)
+    np.testing.assert_allclose(found["w"][:3], -0.1 * means[:3], atol=1e-6)
+    late, _ = run(ox.power_sgd(0.1, **options), {"w": grads["w"][3:]})
+    np.testing.assert_allclose(found["w"][3:], late["w"], atol=1e-6)
+    with pytest.raises(ValueError, match="`start_step` must be >= 0, got -1"):
+        ox.power_sgd(0.1, start_step=-1, **options)
+    with pytest.raises(TypeError, match=r"`start_step` must be an int, got 1\.0"):
+        ox.power_sgd(0.1, start_step=1.0, **options)
 
 
 @pytest.mark.parametrize(

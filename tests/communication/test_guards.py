@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from communication.workers import N, gradients, mesh_of, run, start
 from jax.sharding import PartitionSpec as P
 
 import optax_extras as ox
 from optax_extras.compressors import Compressor, quantized, random_k, sign, top_k
+
+from communication.workers import N, gradients, mesh_of, run, start
 
 PARAMS = {"w": jnp.zeros((40, 30))}
 
@@ -87,6 +88,19 @@ def test_another_axis():
     state, _ = start(tx_of(), PARAMS, mesh_of())
     with pytest.raises(ValueError, match="that of the state, 'data', got 'model'"):
         ox.worker_specs(state, "model")
+
+
+def test_matrices_without_gradients_and_without_feedback():
+    low_rank = ox.compressors.low_rank(2)
+    tx = ox.compressed_mean(low_rank, "data", workers=N, feedback=False)
+    state, specs = start(tx, {**PARAMS, "v": PARAMS["w"]}, mesh_of())
+
+    def update(params, state):
+        local = jax.lax.pcast(params["w"], "data", to="varying")
+        return tx.update({"w": local, "v": None}, state)
+
+    with pytest.raises(ValueError, match=r"each of the 2 matrices .*, got 1"):
+        mapped(update, state, (P(), specs))
 
 
 def test_another_structure():

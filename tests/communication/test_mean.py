@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from communication.workers import SHAPES, N, gradients, mesh_of, run, start
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import optax_extras as ox
 from optax_extras import compressors as c
 
+from communication.workers import SHAPES, N, gradients, mesh_of, run, start, step_of
 from specs import spec
 
 STEPS = 20
@@ -226,6 +226,25 @@ def test_without_feedback_nothing_is_kept():
     found, state = run(mean_of(c.top_k(0.1), feedback=False), gradients(2))
     assert not jax.tree.leaves(state.residual)
     assert np.count_nonzero(found["e"][1]) <= N * 110
+
+
+@pytest.mark.parametrize(
+    "compressor", [c.top_k(0.1), c.low_rank(2)], ids=["top_k", "low_rank"]
+)
+def test_a_leaf_without_a_gradient_waits(compressor):
+    tx, mesh = mean_of(compressor, min_size=100), mesh_of()
+    params = {"v": jnp.zeros((40, 30)), "w": jnp.zeros((40, 30))}
+    state, specs = start(tx, params, mesh)
+    step = step_of(tx, mesh, specs)
+    both = {name: gradients(1)["w"][0] for name in params}
+    _, state = step(both, state, params)
+    updates, after = step({**both, "v": None}, state, params)
+    assert updates["v"] is None
+    assert np.any(updates["w"])
+    np.testing.assert_array_equal(after.residual.value["v"], state.residual.value["v"])
+    again, _ = step(both, after, params)
+    assert np.isfinite(again["v"]).all()
+    assert np.any(again["v"])
 
 
 def test_the_mean_of_senders():

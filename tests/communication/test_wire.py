@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from communication.workers import N, mesh_of, start, step_of
 from jax.sharding import PartitionSpec as P
 
 import optax_extras as ox
 from optax_extras import compressors as c
+
+from communication.workers import N, mesh_of, start, step_of
 
 PARAMS = {"b": jnp.zeros(5), "w": jnp.zeros((400, 300))}
 SIZE = 400 * 300
