@@ -81,8 +81,15 @@ CASES = {
 }
 
 
+# These take longest, and others differentiate what they do.
+LONG = {"adasmooth as Adam", "anti_pgd", "psgld"}
+
+
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(k, marks=[pytest.mark.nightly] * (k in LONG)) for k in CASES],
+)
 def test_hyperparameters_have_derivatives(case):
     make, first, others = CASES[case]
 

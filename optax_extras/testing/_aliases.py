@@ -50,7 +50,8 @@ def aliases_of(module: str) -> list[Spec]:
     transformation. Its hyperparameters are the floating-point arguments that may be
     arrays, and its schedules those of them that may be functions, by their annotations
     or by trial. An argument ``key`` makes it random, and other required arguments, as
-    well as those of ``update``, are found by trial.
+    well as those of ``update``, are found by trial. Functions that require
+    ``axis_name`` communicate, and are left out: they need a `Spec` with it.
 
     Args:
       module: `"optax"`, `"optax.contrib"`, or a module with aliases like theirs, which
@@ -82,6 +83,9 @@ def _is_alias(name: str, function: Any) -> bool:
     if name.startswith(STAGES) or name in LEFT_OUT or not inspect.isfunction(function):
         return False
     signature = inspect.signature(function)
+    axis = signature.parameters.get("axis_name")
+    if axis is not None and axis.default is axis.empty:
+        return False
     return "GradientTransformation" in str(signature.return_annotation) and any(
         rate in signature.parameters for rate in RATES
     )

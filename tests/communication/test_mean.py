@@ -182,11 +182,10 @@ def test_oracle_of_low_rank():
         c.top_k({0: 0.5, 7: 0.01}),
         c.random_k(0.1, key=1),
         c.quantized(8),
-        c.quantized(2),
         c.sign(),
         c.low_rank(2),
     ],
-    ids=["top_k", "staged", "random_k", "8 bit", "2 bit", "sign", "low_rank"],
+    ids=["top_k", "staged", "random_k", "8 bit", "sign", "low_rank"],
 )
 def test_nothing_is_lost(compressor):
     grads = gradients(STEPS)

@@ -40,6 +40,7 @@ def noise(tx, **extra_args):
 
 def test_documentation_says_that_a_second_one_needs_its_own_key():
     keyed = [f for f in factories() if "key" in inspect.signature(f).parameters]
+    keyed.remove(ox.power_sgd)  # two may start from the same factors
     assert {f.__name__ for f in keyed} == MADE.keys()
     for factory in keyed:
         assert (
