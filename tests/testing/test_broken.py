@@ -62,13 +62,8 @@ def test_broken_under_all_checks(name):
     fails_as_expected(name, {name, *(c.name for c in CHECKS.values() if not c.slow)})
 
 
-@pytest.mark.parametrize(
-    "supports",
-    [
-        pytest.param(PLAIN, id="plain"),
-        pytest.param(RANDOM, id="random", marks=pytest.mark.nightly),
-    ],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("supports", [PLAIN, RANDOM], ids=["plain", "random"])
 def test_healthy(supports):
     spec = Spec(
         "healthy",
