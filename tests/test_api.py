@@ -55,7 +55,7 @@ def test_readme_names_every_function_and_its_example_runs():
 
 
 @in_repository
-@pytest.mark.documents
+@pytest.mark.slow
 def test_readme_example_of_the_conformance_suite(tmp_path):
     text = (ROOT / "README.md").read_text()
     (code,) = re.findall(r"```python\n([^`]*parametrize_checks.*?)```", text, re.DOTALL)
@@ -67,7 +67,7 @@ def test_readme_example_of_the_conformance_suite(tmp_path):
 
 
 @in_repository
-@pytest.mark.documents
+@pytest.mark.slow
 def test_readme_example_of_a_sweep(tmp_path, monkeypatch):
     text = (ROOT / "README.md").read_text()
     (code,) = re.findall(r"```python\n([^`]*sweep\(.*?)```", text, re.DOTALL)

@@ -41,7 +41,7 @@ def test_every_notebook_is_tested():
     assert BUILD["NAMES"] == NAMES
 
 
-@pytest.mark.documents
+@pytest.mark.slow
 @each_notebook
 def test_notebook_runs_from_scratch_without_a_warning(name, tmp_path):
     notebook = BUILD["execute"](name, short=True)

@@ -63,6 +63,7 @@ def test_other_sums(check):
     check()
 
 
+@pytest.mark.slow
 @parametrize_checks(variants("consumers"), checks=CHECKS_OF["consumers"])
 def test_other_consumers(check):
     check()

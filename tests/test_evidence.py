@@ -110,7 +110,7 @@ def test_equal_numbers_on_the_page_are_never_a_verdict(judge):
     assert equal > 500
 
 
-@pytest.mark.documents
+@pytest.mark.slow
 def test_the_page_in_small(evidence, monkeypatch, tmp_path):
     task = ("a, b c",)
     claims = (

@@ -44,7 +44,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.documents
+@pytest.mark.slow
 def test_the_code_runs_in_an_empty_folder(folder):
     tune, compare, average = (run(line) for line in blocks("sh"))
     (printed,) = blocks("text")

@@ -140,7 +140,7 @@ def run(tree, *arguments):
     ).stdout
 
 
-@pytest.mark.documents
+@pytest.mark.slow
 def test_a_module_and_a_test_file_are_enough(tree):
     add_module(tree)
     (tree / "tests" / "momentum" / "test_toy.py").write_text(TESTS.lstrip())
@@ -162,7 +162,7 @@ def test_a_module_and_a_test_file_are_enough(tree):
     assert "| `toy` | Descends along the sum of all gradients |" in table
 
 
-@pytest.mark.documents
+@pytest.mark.slow
 def test_a_module_without_specs_is_noticed(tree):
     add_module(tree)
     printed = run(tree, "-m", "pytest", *PYTEST, "every_transformation")

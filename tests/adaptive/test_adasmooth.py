@@ -487,6 +487,7 @@ def test_bad_arguments_of_adasmooth(arguments, message):
         ox.adasmooth(**{"learning_rate": 0.1, **arguments})
 
 
+@pytest.mark.slow
 def test_the_whole_range_does_not_follow_a_minimum_that_jumps():
     def falling(v):
         return jnp.exp(-v)

@@ -56,6 +56,7 @@ def check(folder, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_healthy_transformation(folder):
     result = check(
         folder,

@@ -30,6 +30,7 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_comparison_on_digits(monkeypatch, capsys, tmp_path):
     folder = tmp_path / "new" / "dir"
     names = ["sgd", "adam", "adasmooth"]
@@ -100,6 +101,7 @@ def medians(found):
     return [one["median"] for one in found["optimizers"]]
 
 
+@pytest.mark.slow
 def test_clip_and_batch_size_change_the_runs(monkeypatch, capsys, tmp_path):
     options = ("--optimizer", "sgd", "--task", "breast-cancer")
     base = quick(monkeypatch, capsys, tmp_path, *options)

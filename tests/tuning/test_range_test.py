@@ -90,7 +90,7 @@ def test_one_lucky_batch_is_no_steep_descent():
 @pytest.mark.parametrize(
     "make",
     [
-        optax.adam,
+        pytest.param(optax.adam, marks=pytest.mark.slow),
         pytest.param(optax.sgd, marks=pytest.mark.nightly),
         pytest.param(ox.momentum_sgd, marks=pytest.mark.nightly),
     ],

@@ -434,6 +434,7 @@ sweep(noisy_quadratic(), optax.adam, grid, **options, on_progress=die)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_is_resumed_bit_by_bit(tmp_path):
     path = tmp_path / "sweep.npz"
     killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
@@ -584,6 +585,7 @@ result.save(sys.argv[3] + sys.argv[2] + ".npz")
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
