@@ -76,6 +76,7 @@ def test_neighbours_are_jointly_independent(samples, axis):
     assert stats.chisquare(counts).pvalue > RARE
 
 
+@pytest.mark.slow
 def test_no_lag_correlates_along_any_axis(samples):
     for axis in range(3):
         moved = np.moveaxis(samples, axis, 0)

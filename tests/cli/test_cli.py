@@ -279,6 +279,7 @@ def test_what_users_modules_print_is_no_output(monkeypatch, capsys, tmp_path):
     assert (tmp_path / "a [b] ü" / "compare.png").exists()
 
 
+@pytest.mark.slow
 def test_every_number_is_readable(monkeypatch, capsys, tmp_path):
     names = ["optax_extras:sgld(temperature=0.001)", "momentum-corrected"]
     chosen = [x for name in names for x in ("--optimizer", name)]

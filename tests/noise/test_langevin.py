@@ -235,6 +235,7 @@ def posterior():
     return x, y, mean, covariance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sgld", "psgld"])
 @pytest.mark.parametrize("loss", ["sum", "mean"])
 def test_samples_of_a_bayesian_logistic_regression(posterior, name, loss):
