@@ -68,17 +68,8 @@ PEERS = {
 }
 DRAWN_TWICE = ("anti_pgd",)
 COLUMNS = (
-    *(
-        "work",
-        "method",
-        "ms",
-        "B/param",
-        "moved",
-        "of the floor",
-        "of optax's",
-        "of torch's",
-    ),
-    *("trace s", "compile s", "temp B/param"),
+    *("work", "method", "ms", "B/param", "moved", "of the floor"),
+    *("of optax's", "of torch's", "trace s", "compile s", "temp B/param"),
 )
 
 

@@ -108,6 +108,15 @@ def positive_integer(name: str, value: Any) -> Any:
     return checked if isinstance(checked, jax.Array) else int(value)
 
 
+def nonnegative_integer(name: str, value: Any) -> int:
+    """Checks that a number of steps is an int of at least 0."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"`{name}` must be an int, got {value!r}")
+    if value < 0:
+        raise ValueError(f"`{name}` must be >= 0, got {value}")
+    return value
+
+
 def is_zero(value: Any) -> bool:
     """Whether a checked number is a Python 0; the value of a JAX array is not read."""
     return isinstance(value, float) and value == 0

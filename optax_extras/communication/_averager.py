@@ -90,21 +90,25 @@ class Averager:
             shape
         )
 
-    def init(self, params: Any) -> Any:
-        """The compressor's state."""
+    def large(self, params: Any) -> Any:
+        """The parameters that are compressed, with None for the others."""
         if is_bound(self.group.axis_name):
             raise ValueError(
                 "`init` must be called outside of `jax.shard_map`, whose axis"
                 f" {self.group.axis_name!r} is bound here: the state has a first axis"
                 " for the workers, and `worker_specs` gives its `PartitionSpec`s"
             )
-        flat = jax.tree.leaves_with_path(params)
-        every = [(path, layout_of(leaf)) for path, leaf in flat]
-        found = [(path, one) for path, one in every if self.compresses(one.shape)]
-        if not found:
+        return jax.tree.map(
+            lambda p: p if self.compresses(layout_of(p).shape) else None, params
+        )
+
+    def init(self, large: Any) -> Any:
+        """The compressor's state for the parameters that are compressed."""
+        flat = jax.tree.leaves_with_path(large)
+        if not flat:
             return ()
-        keys, layouts = zip(*found, strict=True)
-        return self.compressor.init(layouts, keys, self.group)
+        keys, leaves = zip(*flat, strict=True)
+        return self.compressor.init(list(map(layout_of, leaves)), keys, self.group)
 
     def local(self, updates: Any) -> tuple[list[Any], list[Any], jax.Array]:
         """Checks and prepares the gradients of a worker.

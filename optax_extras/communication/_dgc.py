@@ -11,7 +11,7 @@ from jax import lax
 
 from optax_extras._core import checks, scalars, stages
 from optax_extras._core.leaves import is_none
-from optax_extras._core.placement import PerWorker, layout_of
+from optax_extras._core.placement import PerWorker
 from optax_extras.communication._averager import Averager, as_real, like
 from optax_extras.communication._guards import check_same, names_of, varying
 from optax_extras.communication._workers import own, per_worker_zeros, with_own
@@ -142,10 +142,7 @@ def deep_gradient_compression(
 
 def _staged(density: float, warmup_steps: Any) -> Any:
     """Selection with a density that falls during the warm-up."""
-    if not isinstance(warmup_steps, int) or isinstance(warmup_steps, bool):
-        raise TypeError(f"`warmup_steps` must be an int, got {warmup_steps!r}")
-    if warmup_steps < 0:
-        raise ValueError(f"`warmup_steps` must be >= 0, got {warmup_steps}")
+    warmup_steps = checks.nonnegative_integer("warmup_steps", warmup_steps)
     last = top_k(density)
     above = [d for d in WARM_UP if d > density]
     if not (above and warmup_steps):
@@ -168,10 +165,7 @@ def _accumulate(
 
     def init(params: optax.Params) -> DeepGradientCompressionState:
         checks.check_inexact("params", params)
-        averager.init(params)  # it has no state, and says if it is called too far in
-        large = jax.tree.map(
-            lambda p: p if averager.compresses(layout_of(p).shape) else None, params
-        )
+        large = averager.large(params)
         small = jax.tree.map(
             lambda p, kept: (
                 jnp.zeros_like(as_real(p)) if kept is None and p is not None else None

@@ -10,7 +10,7 @@ import optax
 
 from optax_extras._core import checks
 from optax_extras._core.leaves import is_none
-from optax_extras._core.placement import PerWorker, layout_of
+from optax_extras._core.placement import PerWorker
 from optax_extras.communication._averager import MIN_SIZE, Averager, like
 from optax_extras.communication._guards import check_same
 from optax_extras.communication._workers import own, per_worker_zeros, with_own
@@ -128,18 +128,13 @@ def compressed_mean(
 
     def init(params: optax.Params) -> CompressedMeanState:
         checks.check_inexact("params", params)
-        compressor_state = averager.init(params)
-        kept = jax.tree.map(
-            lambda p: (
-                p if feedback and averager.compresses(layout_of(p).shape) else None
-            ),
-            params,
-        )
+        large = averager.large(params)
+        kept = large if feedback else jax.tree.map(lambda _: None, large)
         return CompressedMeanState(
             count=jnp.zeros((), jnp.int32),
             skipped=jnp.zeros((), jnp.int32),
             residual=per_worker_zeros(kept, axis_name, workers),
-            compressor=compressor_state,
+            compressor=averager.init(large),
         )
 
     def update(

@@ -86,12 +86,8 @@ def power_sgd(
       Distributed Optimization", arXiv 1905.13727
     """
     momentum = checks.decay("momentum", momentum, schedule=True)
-    if not isinstance(start_step, int) or isinstance(start_step, bool):
-        raise TypeError(f"`start_step` must be an int, got {start_step!r}")
-    if start_step < 0:
-        raise ValueError(f"`start_step` must be >= 0, got {start_step}")
     compressor = low_rank(rank, key=key)
-    if start_step:
+    if checks.nonnegative_integer("start_step", start_step):
         compressor = Staged((0, start_step), (Dense(), compressor))
     return optax.chain(
         compressed_mean(compressor, axis_name, workers=workers),

@@ -88,10 +88,10 @@ def worker_specs(state: Any, axis_name: AxisName) -> Any:
     """
 
     def specs(node: Any) -> Any:
-        if not isinstance(node, PerWorker | Divided):
-            return jax.tree.map(_spec, node)
-        rest: Any = jax.tree.map(_spec, node)
-        return rest._replace(value=jax.tree.map(of_worker, node.value))
+        found: Any = jax.tree.map(_spec, node)
+        if isinstance(node, PerWorker | Divided):
+            found = found._replace(value=jax.tree.map(of_worker, node.value))
+        return found
 
     def of_worker(leaf: Any) -> PartitionSpec:
         known = _spec(leaf)
