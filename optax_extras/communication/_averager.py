@@ -20,7 +20,7 @@ from optax_extras.communication._guards import (
     names_of,
     varying,
 )
-from optax_extras.compressors import Average, Compressor, Group, Site
+from optax_extras.compressors import Average, Compressor, Group, Site, Stack
 from optax_extras.typing import AxisName
 
 MIN_SIZE = 1024
@@ -31,13 +31,14 @@ class Averaged(NamedTuple):
 
     Attributes:
       means: float32 means over all workers, the same on every worker.
-      sent: what this worker's messages stand for; None for dense leaves.
+      left: what this worker's messages leave of its leaves, (1, *shape) each; None for
+        dense ones.
       state: the compressor's new state.
       finite: whether all gradients of all workers are; bool[], the same on all.
     """
 
     means: list[jax.Array]
-    sent: list[jax.Array | None]
+    left: list[Any]
     state: Any
     finite: jax.Array
 
@@ -110,11 +111,11 @@ class Averager:
         keys, leaves = zip(*flat, strict=True)
         return self.compressor.init(list(map(layout_of, leaves)), keys, self.group)
 
-    def local(self, updates: Any) -> tuple[list[Any], list[Any], jax.Array]:
+    def local(self, updates: Any) -> tuple[list[Any], list[Any]]:
         """Checks and prepares the gradients of a worker.
 
         Returns:
-          Paths, float32 leaves (None for none), and whether all of them are finite.
+          Paths and float32 leaves (None for none).
         """
         axis_name, fast = self.group.axis_name, self.fast_axis_name
         check_axis("axis_name", axis_name, self.group.workers)
@@ -126,9 +127,7 @@ class Averager:
         leaves = [None if leaf is None else as_real(leaf) for _, leaf in flat]
         if fast is not None:
             leaves = lax.pmean(leaves, fast)
-        parts = [jnp.isfinite(leaf).all() for leaf in leaves if leaf is not None]
-        finite = jnp.stack(parts).all() if parts else jnp.bool(True)
-        return [path for path, _ in flat], leaves, finite
+        return [path for path, _ in flat], leaves
 
     def mean(
         self,
@@ -136,45 +135,67 @@ class Averager:
         leaves: Sequence[jax.Array],
         state: Any,
         step: jax.Array,
-        finite: jax.Array,
     ) -> Averaged:
         """The means of leaves over the workers.
 
         Args:
           keys: paths of the leaves.
-          leaves: float32 arrays of this worker.
+          leaves: float32 arrays of this worker, with an axis of one before the leaf's
+            own, (1, *shape) each.
           state: the compressor's state.
           step: number of the step; int32[].
-          finite: whether this worker's gradients are; bool[].
         """
+        finite = jnp.bool(True)
         means: list[Any] = [None] * len(leaves)
-        sent: list[Any] = [None] * len(leaves)
-        large = [i for i, leaf in enumerate(leaves) if self.compresses(leaf.shape)]
+        left: list[Any] = [None] * len(leaves)
+        large = [i for i, x in enumerate(leaves) if self.compresses(x.shape[1:])]
         small = [i for i in range(len(leaves)) if i not in large]
+        flat = [leaves[i].reshape(-1) for i in small]
+        if flat:
+            finite = finite & _is_finite(jnp.concatenate(flat))
         everywhere = None
         if large:
-            words = paths.hash_paths("communication", [keys[i] for i in large]).T
-            index = lax.axis_index(self.group.axis_name)
-            sites = [
-                Site(leaves[i].shape, (w[0], w[1]), step, index)
-                for i, w in zip(large, words, strict=True)
-            ]
-            found = self.compressor.exchange(
-                [leaves[i] for i in large], sites, state, finite, self.group
+            stacks = self._stacks(
+                [keys[i] for i in large], [leaves[i] for i in large], step
             )
+            for stack in stacks:
+                finite = finite & _is_finite(stack.x)
+            found = self.compressor.exchange(stacks, state, finite, self.group)
             state, everywhere = found.state, found.finite
-            for i, mean, own in zip(large, found.means, found.sent, strict=True):
-                means[i], sent[i] = mean, own
+            for stack, *pair in zip(stacks, found.means, found.left, strict=True):
+                for row, number in enumerate(stack.numbers):
+                    means[large[number]] = pair[0][row]
+                    left[large[number]] = pair[1][row : row + 1]
         if small or everywhere is None:
             flag = finite.astype(jnp.float32)[np.newaxis]
             *sums, flags = self.group.sum_of([*(leaves[i] for i in small), flag])
             for i, total in zip(small, sums, strict=True):
-                means[i] = total / self.group.workers
+                means[i] = total[0] / self.group.workers
             everywhere = flags[0] == self.group.workers
         # Shards of the parameters along other axes skip a step together.
         if others := tuple(varying(everywhere)):
             everywhere = lax.pmin(everywhere.astype(jnp.int32), others) == 1
-        return Averaged(means, sent, state, everywhere)
+        return Averaged(means, left, state, everywhere)
+
+    def _stacks(
+        self, keys: Sequence[Any], leaves: Sequence[jax.Array], step: jax.Array
+    ) -> list[Stack]:
+        """The leaves that are compressed, by their shapes."""
+        words = paths.hash_paths("communication", list(keys)).T
+        worker = lax.axis_index(self.group.axis_name)
+        stacks = []
+        for shape in dict.fromkeys(x.shape[1:] for x in leaves):
+            numbers = [i for i, x in enumerate(leaves) if x.shape[1:] == shape]
+            site = Site(shape, jnp.asarray(words[numbers]), step, worker)
+            x = jnp.concatenate([leaves[i] for i in numbers])
+            stacks.append(Stack(x, site, tuple(numbers)))
+        return stacks
+
+
+def _is_finite(x: jax.Array) -> jax.Array:
+    """Whether all numbers are; bool[]."""
+    # Both ends tell, and take XLA one pass each without a temporary array.
+    return jnp.isfinite(x.max(initial=0)) & jnp.isfinite(x.min(initial=0))
 
 
 def as_real(x: Any) -> Any:

@@ -196,7 +196,7 @@ def _accumulate(
     ) -> tuple[optax.Updates, DeepGradientCompressionState]:
         del extra_args
         check_same(params, axis_name)
-        keys, grads, finite = averager.local(updates)
+        keys, grads = averager.local(updates)
         if clip is not None:
             grads = _clipped(grads, jnp.asarray(clip) / workers**0.5, axis_name)
         treedef: Any = jax.tree.structure(updates, is_leaf=is_none)
@@ -204,33 +204,32 @@ def _accumulate(
         trace = treedef.flatten_up_to(state.trace)
         m = scalars.evaluate(momentum, state.count, jnp.float32)
         known = [i for i, g in enumerate(grads) if g is not None]
-        sums, velocities = {i: grads[i] for i in known}, {}
+        sums, velocities = {i: grads[i][jnp.newaxis] for i in known}, {}
         for i in known:
             if u[i] is not None:
-                velocities[i], direction = accumulated(m, u[i], grads[i])
+                velocities[i], direction = accumulated(m, u[i], sums[i])
                 sums[i] = v[i] + direction
         found = averager.mean(
             [keys[i] for i in known],
             list(sums.values()),
             (),
             state.count,
-            finite,
         )
 
         def if_finite(new: jax.Array, old: jax.Array) -> jax.Array:
             return jnp.where(found.finite, new, old)
 
         flat: list[Any] = jax.tree.leaves(updates, is_leaf=is_none)
-        for i, mean, sent in zip(known, found.means, found.sent, strict=True):
+        for i, mean, left in zip(known, found.means, found.left, strict=True):
             if u[i] is None:
                 after, mean = accumulated(m, trace[i], mean)
                 trace[i] = if_finite(after, trace[i])
             else:
-                kept = (
-                    jnp.where(sent != 0, 0, velocities[i]) if masking else velocities[i]
-                )
+                kept = velocities[i]
+                if masking:
+                    kept = jnp.where(left == sums[i], kept, 0)
                 u[i] = if_finite(kept, u[i])
-                v[i] = if_finite(sums[i] - sent, v[i])
+                v[i] = if_finite(left, v[i])
             flat[i] = like(if_finite(mean, jnp.zeros_like(mean)), flat[i])
         return treedef.unflatten(flat), DeepGradientCompressionState(
             count=optax.safe_increment(state.count),

@@ -145,27 +145,25 @@ def compressed_mean(
     ) -> tuple[optax.Updates, CompressedMeanState]:
         del extra_args
         check_same(params, axis_name)
-        keys, grads, finite = averager.local(updates)
+        keys, grads = averager.local(updates)
         kept = own(state.residual, updates)
         # A leaf without a gradient sends zeros, so that the compressor gets all leaves.
         known = [i for i, g in enumerate(grads) if g is not None or kept[i] is not None]
         sums = [_total(grads[i], kept[i]) for i in known]
         found = averager.mean(
-            [keys[i] for i in known], sums, state.compressor, state.count, finite
+            [keys[i] for i in known], sums, state.compressor, state.count
         )
 
         def if_finite(new: Any, old: Any) -> Any:
             return jax.tree.map(lambda x, y: jnp.where(found.finite, x, y), new, old)
 
         flat: list[Any] = jax.tree.leaves(updates, is_leaf=is_none)
-        for i, total, mean, sent in zip(
-            known, sums, found.means, found.sent, strict=True
-        ):
+        for i, mean, left in zip(known, found.means, found.left, strict=True):
             if grads[i] is None:
                 continue
             flat[i] = like(if_finite(mean, jnp.zeros_like(mean)), flat[i])
             if kept[i] is not None:
-                kept[i] = if_finite(total - sent, kept[i])
+                kept[i] = if_finite(left, kept[i])
         treedef: Any = jax.tree.structure(updates, is_leaf=is_none)
         new_state = CompressedMeanState(
             count=optax.safe_increment(state.count),
@@ -179,7 +177,7 @@ def compressed_mean(
 
 
 def _total(grad: Any, kept: Any) -> Any:
-    """What a leaf is going to send; one of the two may be None."""
+    """What a leaf is going to send, (1, *shape); one of the two may be None."""
     if grad is None:
         return jnp.zeros_like(kept)
-    return grad if kept is None else kept + grad
+    return grad[jnp.newaxis] if kept is None else kept + grad[jnp.newaxis]

@@ -35,10 +35,13 @@ def per_worker_zeros(params: Any, axis_name: AxisName, workers: int) -> PerWorke
 
 
 def own(node: PerWorker, like: Any) -> list[Any]:
-    """A worker's own arrays, by the leaves of a tree; None where there is none."""
+    """A worker's own arrays, (1, *shape), by the leaves of a tree; None for none.
+
+    They keep their first axis: without it, XLA would copy them into the new state.
+    """
     treedef: Any = jax.tree.structure(like, is_leaf=is_none)
     try:
-        arrays = treedef.flatten_up_to(node.value)
+        arrays: list[Any] = treedef.flatten_up_to(node.value)
     except ValueError as error:
         raise ValueError(
             "`updates` must have the structure of the parameters given to `init`, got"
@@ -50,7 +53,7 @@ def own(node: PerWorker, like: Any) -> list[Any]:
                 f"the state must be given to `jax.shard_map` in parts, but has all"
                 f" {len(array)} workers' here: use `worker_specs` as its specs"
             )
-    return [None if array is None else array[0] for array in arrays]
+    return arrays
 
 
 def with_own(node: PerWorker, arrays: list[Any], like: Any) -> PerWorker:
@@ -58,7 +61,7 @@ def with_own(node: PerWorker, arrays: list[Any], like: Any) -> PerWorker:
     treedef: Any = jax.tree.structure(like, is_leaf=is_none)
     old = treedef.flatten_up_to(node.value)
     new = [
-        before if array is None else array[np.newaxis]
+        before if array is None else array
         for array, before in zip(arrays, old, strict=True)
     ]
     return PerWorker(treedef.unflatten(new))

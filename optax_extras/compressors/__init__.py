@@ -11,6 +11,7 @@ from optax_extras.compressors._compressor import (
     Exchanged,
     Group,
     Site,
+    Stack,
 )
 from optax_extras.compressors._factories import (
     low_rank,
@@ -28,6 +29,7 @@ __all__ = [
     "Exchanged",
     "Group",
     "Site",
+    "Stack",
     "Staged",
     "from_bytes",
     "low_rank",

@@ -1,6 +1,5 @@
 """Arrays as bytes, and small integers packed into bytes."""
 
-import functools
 from typing import Any
 
 import jax
@@ -48,7 +47,8 @@ def pack(x: jax.Array, bits: int) -> jax.Array:
       bits: 1, 2, 4, 8, 12, 16 or 32.
 
     Returns:
-      uint8[..., ceil(n · bits / 8)]; what is missing in the last byte is 0.
+      uint8[..., B] with B = ceil(n · bits / 8); what is missing is 0. Of fewer than 8
+      bits, integers that are B apart share a byte.
     """
     if bits == 12:
         low, high = _columns(x.astype(jnp.uint32), 2)
@@ -59,9 +59,10 @@ def pack(x: jax.Array, bits: int) -> jax.Array:
     if bits >= 8:
         data = lax.bitcast_convert_type(x.astype(f"uint{bits}"), jnp.uint8)
         return data.reshape(*x.shape[:-1], x.shape[-1] * bits // 8)
-    columns = _columns(x.astype(jnp.uint8), 8 // bits)
-    shifted = [part << (bits * i) for i, part in enumerate(columns)]
-    return functools.reduce(jnp.bitwise_or, shifted)
+    width = packed_bytes(x.shape[-1], bits)
+    missing = width * (8 // bits) - x.shape[-1]
+    padded = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)])
+    return merge(padded.reshape(*x.shape[:-1], 8 // bits, width), bits)
 
 
 def unpack(data: jax.Array, bits: int, n: int) -> jax.Array:
@@ -85,10 +86,35 @@ def unpack(data: jax.Array, bits: int, n: int) -> jax.Array:
         whole = data.reshape(*rest, n, bits // 8)
         return lax.bitcast_convert_type(whole, f"uint{bits}").astype(jnp.uint32)
     else:
-        mask = np.uint8(2**bits - 1)
-        parts = [data >> (bits * i) & mask for i in range(8 // bits)]
+        return part(data, bits).reshape(*rest, -1)[..., :n]
     mixed = jnp.stack(parts, axis=-1)
     return mixed.reshape(*rest, len(parts) * parts[0].shape[-1])[..., :n]
+
+
+def merge(parts: jax.Array, bits: int) -> jax.Array:
+    """Bytes of the integers along the axis before the last, the first one lowest.
+
+    Args:
+      parts: integers below 2^bits, (..., 8 / bits, n).
+      bits: 1, 2, 4 or 8.
+
+    Returns:
+      uint8[..., n].
+    """
+    shifted = parts.astype(jnp.uint8) << _shifts(bits, parts.ndim)
+    return jnp.sum(shifted, axis=-2, dtype=jnp.uint8)
+
+
+def part(data: jax.Array, bits: int) -> jax.Array:
+    """The integers that `merge` merged, uint8[..., 8 / bits, n]."""
+    parts = data[..., np.newaxis, :]
+    return parts >> _shifts(bits, parts.ndim) & np.uint8(2**bits - 1)
+
+
+def _shifts(bits: int, ndim: int) -> jax.Array:
+    """How far each of the integers in a byte is shifted, uint8[..., 8 / bits, 1]."""
+    shifts = jnp.arange(0, 8, bits, dtype=jnp.uint8)
+    return shifts.reshape((1,) * (ndim - 2) + (-1, 1))
 
 
 def _columns(x: jax.Array, count: int) -> list[jax.Array]:

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -17,19 +17,22 @@ from optax_extras.typing import AxisName
 Average = Literal["all", "senders"]
 """Whether a mean is over all workers, or for each element over those that sent it."""
 
+# Messages of so many workers are decoded without a loop, which would copy the sum.
+UNROLL = 8
+
 
 class Site(NamedTuple):
     """A leaf at a step, as the methods of a `Compressor` see it.
 
     Attributes:
       shape: the leaf's shape on a worker.
-      path: two words that identify the leaf's path, the same on every worker.
+      path: uint32[2], which identifies the leaf's path, the same on every worker.
       step: number of the step; int32[], the same on every worker.
       worker: index of this worker; int32[].
     """
 
     shape: tuple[int, ...]
-    path: tuple[np.uint32, np.uint32]
+    path: jax.Array
     step: jax.Array
     worker: jax.Array
 
@@ -46,11 +49,46 @@ class Site(NamedTuple):
           of_worker: whether workers get different keys.
         """
         key = jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
-        parts: list[Any] = [self.step, *self.path]
+        parts = [self.step, self.path[0], self.path[1]]
         parts += [self.worker] if of_worker else []
         for part in parts:
             key = jax.random.fold_in(key, part)
         return key
+
+
+class Stack(NamedTuple):
+    """The leaves of one shape, which are compressed together.
+
+    XLA compiles their selection, rounding or decoding once, and not for each leaf.
+
+    Attributes:
+      x: this worker's leaves, float32[m, *shape].
+      site: where they are; its ``path`` is uint32[m, 2].
+      numbers: which of the compressed leaves they are, m of them.
+    """
+
+    x: jax.Array
+    site: Site
+    numbers: tuple[int, ...]
+
+    def map(self, function: Callable[..., Any], *arrays: Any, axis: int = 0) -> Any:
+        """Calls a function of arrays and a leaf's `Site` for each of the leaves.
+
+        Args:
+          function: its results are stacked along a first axis.
+          *arrays: with an axis for the leaves.
+          axis: number of that axis.
+        """
+
+        def one(path: jax.Array, *arrays: jax.Array) -> Any:
+            return function(*arrays, self.site._replace(path=path))
+
+        if len(self.numbers) > 1:
+            axes = (0, *[axis] * len(arrays))
+            return jax.vmap(one, in_axes=axes)(self.site.path, *arrays)
+        # XLA compiles one leaf to less than a batch of one.
+        of_leaf = [lax.squeeze(x, [axis]) for x in arrays]
+        return one(self.site.path[0], *of_leaf)[np.newaxis]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,17 +124,17 @@ class Group:
 
 
 class Exchanged(NamedTuple):
-    """What an exchange gives.
+    """What an exchange gives, for each stack of leaves.
 
     Attributes:
-      means: means over the workers, the same on every worker.
-      sent: what this worker's own message stands for.
+      means: means over the workers, the same on every worker, (m, *shape) each.
+      left: what this worker's own message leaves of its leaves, (m, *shape) each.
       state: the compressor's new state.
       finite: whether all gradients of all workers are; bool[], the same on all.
     """
 
     means: list[jax.Array]
-    sent: list[jax.Array]
+    left: list[jax.Array]
     state: Any
     finite: jax.Array
 
@@ -104,10 +142,10 @@ class Exchanged(NamedTuple):
 class Compressor(abc.ABC):
     """A way to send leaves in fewer bytes, for `optax_extras.compressed_mean`.
 
-    A compressor of your own needs `encode` and `decode`. All messages of a step travel
-    in one buffer of bytes, from every worker to every other, and the mean of what they
-    stand for is taken in float32 and in the order of the workers, so that all workers
-    get the same bits.
+    A compressor of your own needs `encode` and `decode`, which `jax.vmap` calls for all
+    leaves of one shape. All messages of a step travel in one buffer of bytes, from
+    every worker to every other, and the mean of what they stand for is taken in float32
+    and in the order of the workers, so that all workers get the same bits.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -146,8 +184,9 @@ class Compressor(abc.ABC):
     def message_bytes(self, shape: tuple[int, ...]) -> int:
         """Length of the message about a leaf."""
         message = jax.eval_shape(
-            lambda x, i: self.encode(x, Site(shape, _NOWHERE, i, i)),
+            lambda x, path, i: self.encode(x, Site(shape, path, i, i)),
             jax.ShapeDtypeStruct(shape, jnp.float32),
+            jax.ShapeDtypeStruct((2,), jnp.uint32),
             jax.ShapeDtypeStruct((), jnp.int32),
         )
         return math.prod(message.shape)
@@ -171,38 +210,40 @@ class Compressor(abc.ABC):
         def add(total: jax.Array, message: jax.Array) -> tuple[jax.Array, None]:
             return total + self.decode(message, site), None
 
-        total, _ = lax.scan(add, jnp.zeros(site.shape), messages)
+        total, _ = lax.scan(add, jnp.zeros(site.shape), messages, unroll=UNROLL)
         return total / group.workers
 
+    def left(self, messages: jax.Array, stack: Stack) -> jax.Array:
+        """What this worker's messages, uint8[m, B], leave of its leaves."""
+        decoded: jax.Array = stack.map(self.decode, messages)
+        return stack.x - decoded
+
     def exchange(
-        self,
-        leaves: Sequence[jax.Array],
-        sites: Sequence[Site],
-        state: Any,
-        finite: jax.Array,
-        group: Group,
+        self, stacks: Sequence[Stack], state: Any, finite: jax.Array, group: Group
     ) -> Exchanged:
         """Sends the leaves of this worker, and returns the means.
 
         Args:
-          leaves: float32 arrays, at least one.
-          sites: where they are, and when.
+          stacks: the leaves by shape, at least one.
           state: the compressor's state, from `init` or the last exchange.
           finite: whether all gradients of this worker are; bool[].
           group: the workers.
         """
-        messages = [self.encode(*pair) for pair in zip(leaves, sites, strict=True)]
+        messages = [stack.map(self.encode, stack.x) for stack in stacks]
         flag = finite[np.newaxis].astype(jnp.uint8)
-        gathered = group.gather(jnp.concatenate([*messages, flag]))
-        ends = np.cumsum([message.size for message in messages])
+        gathered = group.gather(
+            jnp.concatenate([*(part.reshape(-1) for part in messages), flag])
+        )
+        ends = np.cumsum([part.size for part in messages])
         means = [
-            self.mean(part, site, group)
-            for part, site in zip(
-                jnp.split(gathered[:, :-1], ends[:-1], axis=1), sites, strict=True
+            stack.map(
+                lambda data, site: self.mean(data, site, group),
+                data.reshape(group.workers, *part.shape),
+                axis=1,
+            )
+            for stack, part, data in zip(
+                stacks, messages, jnp.split(gathered, ends, axis=1)[:-1], strict=True
             )
         ]
-        sent = [self.decode(*pair) for pair in zip(messages, sites, strict=True)]
-        return Exchanged(means, sent, state, jnp.all(gathered[:, -1] == 1))
-
-
-_NOWHERE = (np.uint32(0), np.uint32(0))
+        left = [self.left(*pair) for pair in zip(messages, stacks, strict=True)]
+        return Exchanged(means, left, state, jnp.all(gathered[:, -1] == 1))

@@ -16,7 +16,13 @@ from optax_extras.compressors._bits import (
     to_bytes,
     unpack,
 )
-from optax_extras.compressors._compressor import Compressor, Group, Site
+from optax_extras.compressors._compressor import (
+    UNROLL,
+    Compressor,
+    Group,
+    Site,
+    Stack,
+)
 
 # An index into a row of up to so many elements takes 12, 16 or 32 bits.
 _BITS = {2**12: 12, 2**16: 16, 2**32: 32}
@@ -35,6 +41,16 @@ class _Sparse(Compressor):
             site.shape
         )
 
+    def left(self, messages: jax.Array, stack: Stack) -> jax.Array:
+        """What messages leave of leaves; in place, as most of them stays."""
+
+        def left(x: jax.Array, message: jax.Array, site: Site) -> jax.Array:
+            indices, values = self.entries(message, site)
+            return _added(x.reshape(-1), indices, -values).reshape(x.shape)
+
+        rest: jax.Array = stack.map(left, stack.x, messages)
+        return rest
+
     def mean(self, messages: jax.Array, site: Site, group: Group) -> jax.Array:
         """The mean of what the messages stand for."""
         zeros = jnp.zeros(site.size)
@@ -48,7 +64,7 @@ class _Sparse(Compressor):
             return (_added(sums, indices, values), senders), None
 
         start = (zeros, zeros if by_senders else jnp.float32(group.workers))
-        (sums, senders), _ = lax.scan(add, start, messages)
+        (sums, senders), _ = lax.scan(add, start, messages, unroll=UNROLL)
         mean: jax.Array = sums / jnp.maximum(senders, 1)
         return mean.reshape(site.shape)
 
@@ -127,6 +143,17 @@ class RandomK(_Sparse):
         indices = self._indices(site)
         values = from_bytes(data, indices.shape, self._dtype)
         return indices, values.astype(jnp.float32)
+
+    def mean(self, messages: jax.Array, site: Site, group: Group) -> jax.Array:
+        """The mean of the values, which are at the same indices on all workers."""
+        indices = self._indices(site)
+
+        def add(total: jax.Array, message: jax.Array) -> tuple[jax.Array, None]:
+            return total + from_bytes(message, indices.shape, self._dtype), None
+
+        total, _ = lax.scan(add, jnp.zeros(indices.shape), messages, unroll=UNROLL)
+        mean = _added(jnp.zeros(site.size), indices, total / group.workers)
+        return mean.reshape(site.shape)
 
     @property
     def _dtype(self) -> Any:

@@ -12,7 +12,13 @@ from jax import lax
 
 from optax_extras._core.placement import Layout
 from optax_extras.compressors._bits import from_bytes, to_bytes
-from optax_extras.compressors._compressor import Compressor, Exchanged, Group, Site
+from optax_extras.compressors._compressor import (
+    Compressor,
+    Exchanged,
+    Group,
+    Site,
+    Stack,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,24 +53,23 @@ class Staged(Compressor):
         return states if any(states) else ()
 
     def exchange(
-        self,
-        leaves: Sequence[jax.Array],
-        sites: Sequence[Site],
-        state: Any,
-        finite: jax.Array,
-        group: Group,
+        self, stacks: Sequence[Stack], state: Any, finite: jax.Array, group: Group
     ) -> Exchanged:
         """The exchange of the stage of this step."""
-        number = jnp.searchsorted(jnp.array(self.starts), sites[0].step, "right") - 1
+        step = stacks[0].site.step
+        number = jnp.searchsorted(jnp.array(self.starts), step, "right") - 1
 
-        def stage(i: int, leaves: Any, state: Any, finite: Any) -> Exchanged:
+        def stage(i: int, arrays: Any, state: Any, finite: Any) -> Exchanged:
             own = state[i] if state else ()
-            found = self.stages[i].exchange(leaves, sites, own, finite, group)
+            given = [s._replace(x=x) for s, x in zip(stacks, arrays, strict=True)]
+            found = self.stages[i].exchange(given, own, finite, group)
             kept = (*state[:i], found.state, *state[i + 1 :]) if state else ()
             return found._replace(state=kept)
 
         branches = [functools.partial(stage, i) for i in range(len(self.stages))]
-        found: Exchanged = lax.switch(number, branches, list(leaves), state, finite)
+        found: Exchanged = lax.switch(
+            number, branches, [stack.x for stack in stacks], state, finite
+        )
         return found
 
 
@@ -80,15 +85,12 @@ class Dense(Compressor):
         return from_bytes(data, site.shape, jnp.float32)
 
     def exchange(
-        self,
-        leaves: Sequence[jax.Array],
-        sites: Sequence[Site],
-        state: Any,
-        finite: jax.Array,
-        group: Group,
+        self, stacks: Sequence[Stack], state: Any, finite: jax.Array, group: Group
     ) -> Exchanged:
         """One sum of all leaves."""
+        leaves = [stack.x for stack in stacks]
         flag = finite.astype(jnp.float32)[np.newaxis]
         *sums, flags = group.sum_of([*leaves, flag])
         means = [total / group.workers for total in sums]
-        return Exchanged(means, list(leaves), state, flags[0] == group.workers)
+        left = [jnp.zeros_like(x) for x in leaves]
+        return Exchanged(means, left, state, flags[0] == group.workers)
