@@ -51,6 +51,11 @@ def layout_of(leaf: Any) -> Layout:
     return Layout(whole, tuple(shape), spec, mesh)
 
 
+def axes_of(layouts: Sequence[Layout]) -> tuple[Any, ...]:
+    """The axes of all layouts, each once."""
+    return tuple(dict.fromkeys(name for one in layouts for name in one.axes))
+
+
 def shards(layouts: Sequence[Layout], axes: Sequence[Any]) -> int:
     """The number of shards along axes of the layouts' meshes."""
     sizes = {k: n for one in layouts if one.mesh for k, n in one.mesh.shape.items()}

@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from optax_extras._core import checks, paths
+from optax_extras._core.joining import joined, parted
 from optax_extras._core.leaves import is_none
 from optax_extras._core.placement import layout_of
 from optax_extras.communication._guards import (
@@ -20,7 +21,7 @@ from optax_extras.communication._guards import (
     names_of,
     varying,
 )
-from optax_extras.compressors import Average, Compressor, Group, Site, Stack
+from optax_extras.compressors import Average, Compressor, Group, Site, Stack, by_shape
 from optax_extras.typing import AxisName
 
 MIN_SIZE = 1024
@@ -106,10 +107,8 @@ class Averager:
     def init(self, large: Any) -> Any:
         """The compressor's state for the parameters that are compressed."""
         flat = jax.tree.leaves_with_path(large)
-        if not flat:
-            return ()
-        keys, leaves = zip(*flat, strict=True)
-        return self.compressor.init(list(map(layout_of, leaves)), keys, self.group)
+        layouts = [layout_of(leaf) for _, leaf in flat]
+        return self.compressor.init(layouts, [path for path, _ in flat], self.group)
 
     def local(self, updates: Any) -> tuple[list[Any], list[Any]]:
         """Checks and prepares the gradients of a worker.
@@ -152,7 +151,7 @@ class Averager:
         small = [i for i in range(len(leaves)) if i not in large]
         flat = [leaves[i].reshape(-1) for i in small]
         if flat:
-            finite = finite & _is_finite(jnp.concatenate(flat))
+            finite = finite & _is_finite(joined(flat))
         everywhere = None
         if large:
             stacks = self._stacks(
@@ -163,9 +162,11 @@ class Averager:
             found = self.compressor.exchange(stacks, state, finite, self.group)
             state, everywhere = found.state, found.finite
             for stack, *pair in zip(stacks, found.means, found.left, strict=True):
-                for row, number in enumerate(stack.numbers):
-                    means[large[number]] = pair[0][row]
-                    left[large[number]] = pair[1][row : row + 1]
+                ones = [1] * len(stack.numbers)
+                for number, mean, rest in zip(
+                    stack.numbers, *(parted(x, ones) for x in pair), strict=True
+                ):
+                    means[large[number]], left[large[number]] = mean[0], rest
         if small or everywhere is None:
             flag = finite.astype(jnp.float32)[np.newaxis]
             *sums, flags = self.group.sum_of([*(leaves[i] for i in small), flag])
@@ -184,10 +185,10 @@ class Averager:
         words = paths.hash_paths("communication", list(keys)).T
         worker = lax.axis_index(self.group.axis_name)
         stacks = []
-        for shape in dict.fromkeys(x.shape[1:] for x in leaves):
-            numbers = [i for i, x in enumerate(leaves) if x.shape[1:] == shape]
+        for numbers in by_shape([x.shape[1:] for x in leaves]):
+            shape = leaves[numbers[0]].shape[1:]
             site = Site(shape, jnp.asarray(words[numbers]), step, worker)
-            x = jnp.concatenate([leaves[i] for i in numbers])
+            x = joined([leaves[i] for i in numbers])
             stacks.append(Stack(x, site, tuple(numbers)))
         return stacks
 

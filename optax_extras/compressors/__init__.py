@@ -12,6 +12,7 @@ from optax_extras.compressors._compressor import (
     Group,
     Site,
     Stack,
+    by_shape,
 )
 from optax_extras.compressors._factories import (
     low_rank,
@@ -30,6 +31,7 @@ __all__ = [
     "Group",
     "Site",
     "Stack",
+    "by_shape",
     "Staged",
     "from_bytes",
     "low_rank",

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from optax_extras._core.joining import joined, parted
 from optax_extras._core.placement import Layout
 from optax_extras.typing import AxisName
 
@@ -54,6 +55,14 @@ class Site(NamedTuple):
         for part in parts:
             key = jax.random.fold_in(key, part)
         return key
+
+
+def by_shape(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """The numbers of the leaves of each shape."""
+    return [
+        [i for i, other in enumerate(shapes) if other == shape]
+        for shape in dict.fromkeys(shapes)
+    ]
 
 
 class Stack(NamedTuple):
@@ -117,9 +126,8 @@ class Group:
 
     def sum_of(self, arrays: Sequence[jax.Array]) -> list[jax.Array]:
         """Sums over all workers, in one collective; the same on every worker."""
-        flat = jnp.concatenate([x.reshape(-1) for x in arrays])
-        total: jax.Array = lax.psum(flat, self.axis_name)
-        parts = jnp.split(total, np.cumsum([x.size for x in arrays])[:-1])
+        flat = joined([x.reshape(-1) for x in arrays])
+        parts = parted(lax.psum(flat, self.axis_name), [x.size for x in arrays])
         return [part.reshape(x.shape) for part, x in zip(parts, arrays, strict=True)]
 
 

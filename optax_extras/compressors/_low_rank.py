@@ -1,6 +1,7 @@
 """Products of two thin matrices, by one power iteration a step (PowerSGD)."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +12,15 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from optax_extras._core import paths as leaf_paths
-from optax_extras._core.placement import Layout, PerShard, placed, shards
+from optax_extras._core.joining import parted
+from optax_extras._core.placement import Layout, PerShard, axes_of, placed, shards
 from optax_extras.compressors._compressor import (
     Compressor,
     Exchanged,
     Group,
     Site,
     Stack,
+    by_shape,
 )
 
 # Products of so few columns are sums that XLA computes where they are used; a matrix
@@ -50,62 +53,57 @@ class LowRank(Compressor):
     ) -> Any:
         """The first right factors, from the key; the same on all workers."""
         words = leaf_paths.hash_paths("low_rank", list(paths)).T
-        values = []
-        for layout, path in zip(layouts, words, strict=True):
-            site = Site(layout.shape, jnp.array(path), jnp.int32(0), jnp.int32(0))
-            shape = (_matrix(layout.shape)[1], self.rank)
-            first = jax.random.normal(site.key(self.words), shape)
-            number = shards([layout], layout.axes)
-            spec = PartitionSpec(layout.axes or None)
-            every = jnp.broadcast_to(first, (number, *shape))
-            values.append(placed(every, spec, layouts, group.axis_name))
-        return PerShard(values)
+        firsts = [jnp.zeros(1)]  # some, because checkpoints cannot hold an empty array
+        for i in itertools.chain(*by_shape([one.shape for one in layouts])):
+            shape, start = layouts[i].shape, jnp.int32(0)
+            key = Site(shape, jnp.array(words[i]), start, start).key(self.words)
+            size = _matrix(shape)[1] * self.rank
+            firsts.append(jax.random.normal(key, (size,)))
+        axes = axes_of(layouts)
+        first = jnp.concatenate(firsts)
+        every = jnp.broadcast_to(first, (shards(layouts, axes), *first.shape))
+        spec = PartitionSpec(axes or None)
+        return PerShard(placed(every, spec, layouts, group.axis_name))
 
     def exchange(
         self, stacks: Sequence[Stack], state: Any, finite: jax.Array, group: Group
     ) -> Exchanged:
         """Two sums over the workers, of P = M Q and of Mᵀ P̂."""
-        count = sum(len(stack.numbers) for stack in stacks)
-        if count != len(state.value):
-            raise ValueError(
-                f"`updates` must have a gradient for each of the {len(state.value)}"
-                f" matrices that are compressed, got {count}: without `feedback`, none"
-                " may be None"
-            )
         matrices = [s.x.reshape(-1, *_matrix(s.site.shape)) for s in stacks]
-        rights = [jnp.concatenate([state.value[i] for i in s.numbers]) for s in stacks]
+        shapes = [(len(m), m.shape[2], self.rank) for m in matrices]
+        sizes = [math.prod(shape) for shape in shapes]
+        if 1 + sum(sizes) != state.value.shape[1]:
+            raise ValueError(
+                f"`updates` must have a gradient for each of the matrices that are"
+                f" compressed, whose factors have {state.value.shape[1] - 1} elements,"
+                f" got some for {sum(sizes)}: without `feedback`, none may be None"
+            )
+        first, *flat = parted(state.value[0], [1, *sizes])
+        rights = [q.reshape(shape) for q, shape in zip(flat, shapes, strict=True)]
         flag = finite.astype(jnp.float32)[np.newaxis]
         *lefts, flags = group.sum_of([*map(_times, matrices, rights), flag])
         bases = [jnp.linalg.qr(p / group.workers)[0] for p in lefts]
-        rights = group.sum_of(list(map(_transposed_times, matrices, bases)))
-        rights = [q / group.workers for q in rights]
+        sums = group.sum_of(list(map(_transposed_times, matrices, bases)))
+        rights = [q / group.workers for q in sums]
         means = [
             _product(p, q, stack.site.shape)
             for p, q, stack in zip(bases, rights, stacks, strict=True)
         ]
         left = [stack.x - mean for stack, mean in zip(stacks, means, strict=True)]
-        kept = list(state.value)
-        for stack, q in zip(stacks, rights, strict=True):
-            for i, own in zip(stack.numbers, q, strict=True):
-                kept[i] = own[np.newaxis]
-        return Exchanged(
-            means, left, state._replace(value=kept), flags[0] == group.workers
-        )
+        kept = jnp.concatenate([first, *(q.reshape(-1) for q in rights)])
+        state = state._replace(value=kept[np.newaxis])
+        return Exchanged(means, left, state, flags[0] == group.workers)
 
 
-# Not batched, because XLA multiplies batches of matrices without its fast kernels.
 def _times(matrices: jax.Array, rights: jax.Array) -> jax.Array:
     """M Q of each matrix, (m, a, r)."""
-    return jnp.stack([m @ q for m, q in zip(matrices, rights, strict=True)])
+    return jnp.einsum("mab,mbr->mar", matrices, rights)
 
 
 def _transposed_times(matrices: jax.Array, lefts: jax.Array) -> jax.Array:
     """Mᵀ P of each matrix, (m, b, r)."""
-    # Not m.T @ p, for which XLA transposes the matrix in memory.
-    products = [
-        jnp.einsum("ab,ar->rb", m, p).T for m, p in zip(matrices, lefts, strict=True)
-    ]
-    return jnp.stack(products)
+    # In this order, because XLA would transpose the matrices in memory for the other.
+    return jnp.einsum("mab,mar->mrb", matrices, lefts).swapaxes(1, 2)
 
 
 def _product(lefts: jax.Array, rights: jax.Array, shape: tuple[int, ...]) -> jax.Array:

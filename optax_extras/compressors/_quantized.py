@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from optax_extras._core.placement import Divided, Layout, shards, zeros
+from optax_extras._core.placement import Divided, Layout, axes_of, shards, zeros
 from optax_extras.compressors._bits import from_bytes, merge, part, to_bytes
 from optax_extras.compressors._compressor import (
     UNROLL,
@@ -158,9 +158,10 @@ class Quantized(Compressor):
         del paths
         if not self._keeps:
             return ()
-        axes = tuple(dict.fromkeys(name for one in layouts for name in one.axes))
+        axes = axes_of(layouts)
         rows = sum(-(-math.prod(one.shape) // self.block) for one in layouts)
-        own = -(-rows // group.workers) * shards(layouts, axes)
+        # One or more, because checkpoints cannot hold an empty array.
+        own = max(-(-rows // group.workers), 1) * shards(layouts, axes)
         spec = PartitionSpec(group.axis_name, axes or None)
         value = zeros((group.workers, own, *self._row), spec, layouts, group.axis_name)
         return Divided(value, jnp.int32(rows))
