@@ -17,8 +17,8 @@ def joined(arrays: Sequence[jax.Array]) -> jax.Array:
     return whole
 
 
-def parted(whole: jax.Array, lengths: Sequence[int]) -> list[jax.Array]:
-    """The arrays of these lengths that `joined` joined."""
+def parted(whole: jax.Array, lengths: Sequence[int], axis: int = 0) -> list[jax.Array]:
+    """The arrays of these lengths that `joined` joined, or others along an axis."""
     if len(lengths) == 1:
         return [whole]
     # XLA compiles one kernel for all parts of a length that start at a variable; where
@@ -26,6 +26,6 @@ def parted(whole: jax.Array, lengths: Sequence[int]) -> list[jax.Array]:
     starts = [jnp.int32(end) for end in np.cumsum([0, *lengths[:-1]])]
     starts = lax.optimization_barrier(starts)
     return [
-        lax.dynamic_slice_in_dim(whole, start, length)
+        lax.dynamic_slice_in_dim(whole, start, length, axis)
         for start, length in zip(starts, lengths, strict=True)
     ]

@@ -21,7 +21,7 @@ from optax_extras.communication._guards import (
     names_of,
     varying,
 )
-from optax_extras.compressors import Average, Compressor, Group, Site, Stack, by_shape
+from optax_extras.compressors import Average, Compressor, Group, Site, Stack, stacks_of
 from optax_extras.typing import AxisName
 
 MIN_SIZE = 1024
@@ -185,7 +185,7 @@ class Averager:
         words = paths.hash_paths("communication", list(keys)).T
         worker = lax.axis_index(self.group.axis_name)
         stacks = []
-        for numbers in by_shape([x.shape[1:] for x in leaves]):
+        for numbers in stacks_of([x.shape[1:] for x in leaves]):
             shape = leaves[numbers[0]].shape[1:]
             site = Site(shape, jnp.asarray(words[numbers]), step, worker)
             x = joined([leaves[i] for i in numbers])

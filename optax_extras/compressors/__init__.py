@@ -12,7 +12,7 @@ from optax_extras.compressors._compressor import (
     Group,
     Site,
     Stack,
-    by_shape,
+    stacks_of,
 )
 from optax_extras.compressors._factories import (
     low_rank,
@@ -31,7 +31,7 @@ __all__ = [
     "Group",
     "Site",
     "Stack",
-    "by_shape",
+    "stacks_of",
     "Staged",
     "from_bytes",
     "low_rank",

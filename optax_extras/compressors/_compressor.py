@@ -22,6 +22,10 @@ Average = Literal["all", "senders"]
 UNROLL = 8
 
 
+# Leaves of so many elements are compressed by themselves.
+ALONE = 2**20
+
+
 class Site(NamedTuple):
     """A leaf at a step, as the methods of a `Compressor` see it.
 
@@ -57,12 +61,14 @@ class Site(NamedTuple):
         return key
 
 
-def by_shape(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
-    """The numbers of the leaves of each shape."""
-    return [
-        [i for i, other in enumerate(shapes) if other == shape]
-        for shape in dict.fromkeys(shapes)
-    ]
+def stacks_of(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """The numbers of the leaves that make a stack."""
+    stacks: dict[Any, list[int]] = {}
+    for i, shape in enumerate(shapes):
+        # A large leaf is alone, as copying it takes longer than what a stack saves.
+        alone = i if math.prod(shape) >= ALONE else None
+        stacks.setdefault((shape, alone), []).append(i)
+    return list(stacks.values())
 
 
 class Stack(NamedTuple):
@@ -242,7 +248,7 @@ class Compressor(abc.ABC):
         gathered = group.gather(
             jnp.concatenate([*(part.reshape(-1) for part in messages), flag])
         )
-        ends = np.cumsum([part.size for part in messages])
+        lengths = [part.size for part in messages]
         means = [
             stack.map(
                 lambda data, site: self.mean(data, site, group),
@@ -250,7 +256,7 @@ class Compressor(abc.ABC):
                 axis=1,
             )
             for stack, part, data in zip(
-                stacks, messages, jnp.split(gathered, ends, axis=1)[:-1], strict=True
+                stacks, messages, parted(gathered[:, :-1], lengths, axis=1), strict=True
             )
         ]
         left = [self.left(*pair) for pair in zip(messages, stacks, strict=True)]

@@ -20,7 +20,7 @@ from optax_extras.compressors._compressor import (
     Group,
     Site,
     Stack,
-    by_shape,
+    stacks_of,
 )
 
 # Products of so few columns are sums that XLA computes where they are used; a matrix
@@ -54,7 +54,7 @@ class LowRank(Compressor):
         """The first right factors, from the key; the same on all workers."""
         words = leaf_paths.hash_paths("low_rank", list(paths)).T
         firsts = [jnp.zeros(1)]  # some, because checkpoints cannot hold an empty array
-        for i in itertools.chain(*by_shape([one.shape for one in layouts])):
+        for i in itertools.chain(*stacks_of([one.shape for one in layouts])):
             shape, start = layouts[i].shape, jnp.int32(0)
             key = Site(shape, jnp.array(words[i]), start, start).key(self.words)
             size = _matrix(shape)[1] * self.rank
@@ -84,7 +84,7 @@ class LowRank(Compressor):
         *lefts, flags = group.sum_of([*map(_times, matrices, rights), flag])
         bases = [jnp.linalg.qr(p / group.workers)[0] for p in lefts]
         sums = group.sum_of(list(map(_transposed_times, matrices, bases)))
-        rights = [q / group.workers for q in sums]
+        rights = [q.swapaxes(1, 2) / group.workers for q in sums]
         means = [
             _product(p, q, stack.site.shape)
             for p, q, stack in zip(bases, rights, stacks, strict=True)
@@ -101,9 +101,9 @@ def _times(matrices: jax.Array, rights: jax.Array) -> jax.Array:
 
 
 def _transposed_times(matrices: jax.Array, lefts: jax.Array) -> jax.Array:
-    """Mᵀ P of each matrix, (m, b, r)."""
-    # In this order, because XLA would transpose the matrices in memory for the other.
-    return jnp.einsum("mab,mar->mrb", matrices, lefts).swapaxes(1, 2)
+    """Pᵀ M of each matrix, (m, r, b)."""
+    # Not Mᵀ P, for which XLA transposes the matrices in memory.
+    return jnp.einsum("mar,mab->mrb", lefts, matrices)
 
 
 def _product(lefts: jax.Array, rights: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec
 
+from optax_extras._core.joining import parted
 from optax_extras._core.placement import Divided, Layout, axes_of, shards, zeros
 from optax_extras.compressors._bits import from_bytes, merge, part, to_bytes
 from optax_extras.compressors._compressor import (
@@ -210,12 +211,12 @@ class Quantized(Compressor):
             jnp.concatenate([codes.reshape(-1), to_bytes(scales), flag])
         )
         codes, scales = (x.reshape(-1, x.shape[-1]) for x in self._split(gathered, own))
-        ends = np.cumsum([len(rows) for rows, _ in encoded])[:-1]
+        lengths = [len(rows) for rows, _ in encoded]
         means = [
             _leaves(self._decode(*parts), stack.x.shape)
             for *parts, stack in zip(
-                jnp.split(codes[: len(counts)], ends),
-                jnp.split(scales[: len(counts)], ends),
+                parted(codes[: len(counts)], lengths),
+                parted(scales[: len(counts)], lengths),
                 stacks,
                 strict=True,
             )
