@@ -10,9 +10,10 @@ jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv
 
 import numpy as np  # noqa: E402
 
+from optax_extras._core.placement import PerShard, is_placed  # noqa: E402
+
 from communication.methods import method  # noqa: E402
 from communication.workers import gradients, mesh_of, run, start  # noqa: E402
-from optax_extras._core.placement import PerShard, is_placed  # noqa: E402
 
 
 def here(x):

@@ -42,7 +42,7 @@ def pair_of_processes(folder):
         errors = [Path(log.name).read_text() for log in logs]
         for log in logs:
             log.close()
-    assert codes == [0, 0], errors
+    assert codes == [0, 0], "\n".join(errors)
     halves = [dict(np.load(folder / f"{i}.npz")) for i in range(2)]
     return {k: np.concatenate([half[k] for half in halves], axis=1) for k in halves[0]}
 
