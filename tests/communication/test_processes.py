@@ -1,18 +1,14 @@
 """Two processes over gloo do what one does, and agree to the bit."""
 
-import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from communication.methods import method
+from communication.scripts import popen
 from communication.workers import gradients, run
 
-TESTS = Path(__file__).parents[1]
 NAMES = ["top_k", "8 bit", "4 bit", "low_rank", "dgc"]
 
 
@@ -21,28 +17,21 @@ def pair_of_processes(folder):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    script = str(TESTS / "communication" / "process.py")
-    paths = os.pathsep.join([str(TESTS), *filter(None, [os.getenv("PYTHONPATH")])])
-    processes, logs = [], [(folder / f"{i}.log").open("w+") for i in range(2)]
+    logs = [folder / f"{i}.log" for i in range(2)]
+    processes = []
     try:
         for i, log in enumerate(logs):
-            arguments = [address, str(i), str(folder / f"{i}.npz"), *NAMES]
-            processes.append(
-                subprocess.Popen(
-                    [sys.executable, script, *arguments],
-                    env={**os.environ, "PYTHONPATH": paths},
-                    stderr=log,
+            with log.open("w") as stderr:
+                arguments = address, i, folder / f"{i}.npz", *NAMES
+                processes.append(
+                    popen("process.py", *arguments, devices=2, stderr=stderr)
                 )
-            )
         codes = [process.wait(timeout=200) for process in processes]
     finally:
         for process in processes:
             process.kill()
             process.wait()
-        errors = [Path(log.name).read_text() for log in logs]
-        for log in logs:
-            log.close()
-    assert codes == [0, 0], "\n".join(errors)
+    assert codes == [0, 0], "\n".join(log.read_text() for log in logs)
     halves = [dict(np.load(folder / f"{i}.npz")) for i in range(2)]
     return {k: np.concatenate([half[k] for half in halves], axis=1) for k in halves[0]}
 
