@@ -107,7 +107,9 @@ def main(folder, steps, names):
     for number, found in enumerate(zip(*generators, strict=True), first + 1):
         if number % 3 == 0:
             trees = [(params, state) for params, state, _ in found]
-            checkpointer.save(folder / str(number), dict(zip(names, trees)))
+            checkpointer.save(
+                folder / str(number), dict(zip(names, trees, strict=True))
+            )
         if number == steps:
             os.kill(os.getpid(), signal.SIGKILL)
 
