@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 import optax_extras as ox
-from optax_extras._core.placement import Divided
+from optax_extras._core.placement import Divided, is_placed
 
 from communication.methods import method
 from communication.scripts import popen
@@ -104,3 +104,31 @@ def server_rows(state):
     rows = np.asarray(node.value).reshape(-1, node.value.shape[-1])
     assert not rows[int(node.rows) :].any()
     return rows[: int(node.rows)]
+
+
+@pytest.mark.parametrize("name", ["4 bit", "dgc"])
+def test_numbers_of_workers_that_do_not_divide_each_other(name):
+    first, _ = start(method(name), PARAMS, mesh_of())
+    rng = np.random.default_rng(0)
+    state = jax.tree.map(
+        lambda x: jnp.asarray(rng.normal(size=x.shape), "f4") if x.ndim else x,
+        first,
+    )
+    for workers in (3, 8, 5):
+        resized = ox.resize_workers(state, workers)
+        fresh = method(name, workers).init(PARAMS)
+        assert jax.tree.map(jnp.shape, resized) == jax.tree.map(jnp.shape, fresh)
+        found, expected = means_of(resized[0]), means_of(state[0])
+        assert found
+        for (mean, _), (before, bound) in zip(found, expected, strict=True):
+            assert (np.abs(mean - before) <= 4 * bound).all()
+        rest = jax.tree.leaves(without_workers(resized))
+        assert_same(rest, jax.tree.leaves(without_workers(state)))
+        state = resized
+
+
+def without_workers(state):
+    """The parts that are the same for every number of workers."""
+    return jax.tree.map(
+        lambda node: () if is_placed(node) else node, state, is_leaf=is_placed
+    )
