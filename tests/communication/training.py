@@ -30,13 +30,13 @@ def loss(params, batch):
     return jnp.mean((x @ params["w"] + params["b"][None] - y) ** 2)
 
 
-def batch_of(step, dtype=jnp.float32):
+def batch_of(step):
     x = jax.random.normal(jax.random.fold_in(jax.random.key(0), step), (ROWS, 40))
     y = x @ jnp.linspace(-1, 1, 40 * 30).reshape(40, 30) + 1
-    return x.astype(dtype), y.astype(dtype)
+    return x, y
 
 
-def training_step(tx, mesh, specs, check_vma=True, **options):
+def training_step(tx, mesh, specs):
     """From parameters, state and batch to new ones, and the loss."""
 
     def step(params, state, batch):
@@ -51,9 +51,8 @@ def training_step(tx, mesh, specs, check_vma=True, **options):
         mesh=mesh,
         in_specs=(P(), specs, axes),
         out_specs=(P(), specs, P()),
-        check_vma=check_vma,
     )
-    return jax.jit(mapped, **options)
+    return jax.jit(mapped)
 
 
 def placed(tree, mesh, specs):
