@@ -26,7 +26,7 @@ def pair_of_processes(folder):
                 processes.append(
                     popen("process.py", *arguments, devices=2, stderr=stderr)
                 )
-        codes = [process.wait(timeout=200) for process in processes]
+        codes = [process.wait(timeout=300) for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -29,7 +29,7 @@ def killed(folder, steps):
     """A process that goes on in the folder, and dies after so many steps."""
     process = popen("training.py", folder, steps, *NAMES, devices=8)
     try:
-        return process.wait(timeout=200) == -signal.SIGKILL
+        return process.wait(timeout=300) == -signal.SIGKILL
     finally:
         process.kill()
         process.wait()
