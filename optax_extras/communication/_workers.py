@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from optax_extras._core import checks
@@ -79,7 +80,9 @@ def worker_specs(state: Any, axis_name: AxisName) -> Any:
       others as they are, if that is known, or not at all.
 
     Raises:
-      ValueError: a part of the state belongs to workers along another axis.
+      ValueError: a part of the state belongs to workers along another axis; or
+        `optax.MultiSteps` is around it, whose sums of gradients would differ between
+        workers too. Take the mean of several batches in a `jax.lax.scan` instead.
 
     Examples:
       >>> import jax, jax.numpy as jnp, optax_extras
@@ -89,6 +92,15 @@ def worker_specs(state: Any, axis_name: AxisName) -> Any:
       >>> specs.residual.value == jax.P("data"), specs.count == jax.P()
       (True, True)
     """
+    for node in jax.tree.leaves(state, is_leaf=_accumulates):
+        if _accumulates(node):
+            raise ValueError(
+                "`state` must not be that of `optax.MultiSteps` around a part that"
+                " communicates: its sums of gradients differ between workers, but have"
+                " no axis for them, and it would send in every one of its steps. Take"
+                " the mean of the local gradients of several batches in a"
+                " `jax.lax.scan`, and then call `update` once"
+            )
 
     def specs(node: Any) -> Any:
         found: Any = jax.tree.map(_spec, node)
@@ -106,6 +118,13 @@ def worker_specs(state: Any, axis_name: AxisName) -> Any:
         return known or PartitionSpec(axis_name)
 
     return jax.tree.map(specs, state, is_leaf=is_placed)
+
+
+def _accumulates(node: Any) -> bool:
+    """Whether gradients are summed before they are sent."""
+    return isinstance(node, optax.MultiStepsState) and any(
+        map(is_placed, jax.tree.leaves(node.inner_opt_state, is_leaf=is_placed))
+    )
 
 
 def _spec(leaf: Any) -> PartitionSpec:

@@ -52,8 +52,8 @@ def step_of(tx, mesh, specs, check_vma=True):
     )
 
 
-def run(tx, grads, mesh=None, state=None, check_vma=True):
-    """Updates of all steps, and the state behind them."""
+def run(tx, grads, mesh=None, state=None, check_vma=True, take=np.asarray):
+    """What is taken of the updates of all steps, and the state behind them."""
     mesh = mesh_of() if mesh is None else mesh
     params = jax.tree.map(lambda g: jnp.zeros(g.shape[2:], g.dtype), grads)
     first, specs = start(tx, params, mesh)
@@ -65,5 +65,5 @@ def run(tx, grads, mesh=None, state=None, check_vma=True):
     for number in range(len(next(iter(grads.values())))):
         local = jax.tree.map(lambda g, i=number: jax.device_put(g[i], placed), grads)
         updates, state = step(local, state, params)
-        found.append(updates)
+        found.append(jax.tree.map(take, updates))
     return jax.tree.map(lambda *u: np.stack(u), *found), state

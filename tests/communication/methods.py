@@ -1,0 +1,30 @@
+"""One transformation of each kind that communicates, by name."""
+
+import optax
+
+import optax_extras as ox
+from optax_extras import compressors as c
+
+from communication.workers import N
+
+COMPRESSORS = {
+    "top_k": c.top_k(0.1, chunk=512),
+    "random_k": c.random_k(0.1, key=0),
+    "8 bit": c.quantized(8, stochastic=True, key=0),
+    "4 bit": c.quantized(4, block=64),
+    "1 bit": c.sign(),
+    "low_rank": c.low_rank(2),
+}
+OPTIMIZERS = {
+    "dgc": lambda **axis: ox.deep_gradient_compression(0.1, density=0.1, **axis),
+    "power_sgd": lambda **axis: ox.power_sgd(0.1, **axis),
+}
+METHODS = [*COMPRESSORS, *OPTIMIZERS]
+
+
+def method(name, workers=N, axis_name="data"):
+    """An optimizer that sends as the name says."""
+    if name in OPTIMIZERS:
+        return OPTIMIZERS[name](axis_name=axis_name, workers=workers)
+    mean = ox.compressed_mean(COMPRESSORS[name], axis_name, workers=workers)
+    return optax.chain(mean, optax.sgd(0.1, momentum=0.9))
