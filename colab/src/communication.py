@@ -46,9 +46,9 @@ from optax_extras.tuning import digits
 jax.config.update("jax_num_cpu_devices", 8)
 
 SHORT = os.environ.get("OPTAX_EXTRAS_SHORT") == "1"
-SEEDS = 2 if SHORT else 4
-STEPS = 80 if SHORT else 160
-EVALUATIONS = STEPS // 10
+SEEDS = 2 if SHORT else 3
+STEPS = 80 if SHORT else 128
+EVALUATIONS = STEPS // 8
 RATES = np.float32([0.03, 0.1, 0.3] if SHORT else [0.01, 0.03, 0.1, 0.3])
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -159,8 +159,8 @@ def compiled_step(tx):
 
 def ring(collective):
     """Bytes that a worker sends: a gather its own, a sum on a ring nearly twice."""
-    whole = {"all-gather": 1, "all-to-all": (N - 1) / N, "all-reduce": 2 * (N - 1) / N}
-    return whole[collective.kind] * collective.operand_bytes
+    share = {"all-gather": 1, "all-to-all": N - 1, "all-reduce": 2 * (N - 1)}
+    return share[collective.kind] * collective.result_bytes / N
 
 
 chains = {
@@ -179,7 +179,7 @@ for name, tx in chains.items():
     read_off[name] = sum(map(ring, collectives))
     print(f"{name}: {counted[name].sent} bytes sent, {counted[name].received} received")
     for one in collectives:
-        print(f"    {one.kind} of {one.operand_bytes} bytes as {one.dtype}")
+        print(f"    {one.kind} to {one.result_bytes} bytes as {one.dtype}")
 
 # %% [markdown]
 # `wire_bytes` counts before anything is compiled, and `collective_bytes` reads the
@@ -188,7 +188,7 @@ for name, tx in chains.items():
 #
 # ## What is held back, and that nothing is lost
 #
-# With gradients $g$, compressor $C$ and the residual $e$ of a worker, which starts at 0,
+# With gradients $g$, compressor $C$ and the residual $e$ of a worker, at first 0,
 #
 # $$p = e + g, \qquad e \leftarrow p - C(p), \qquad u = \frac{1}{N} \sum_i C(p_i)$$
 #
@@ -358,17 +358,17 @@ axes.axhline(1, color="black", linewidth=0.8, linestyle=":", label="the minimum"
 axes.set(xlabel="step", ylabel="y", ylim=(-0.1, 1.5))
 axes.legend(loc="upper left", ncols=3)
 axes.set_title(
-    f"{N} workers that disagree about x: top-k with k = 1 of 2, SGD at rate {DISAGREE_RATE}\n"
-    "nothing is random"
+    f"{N} workers that disagree about x: top-k with k = 1 of 2\n"
+    f"SGD at rate {DISAGREE_RATE}; nothing is random"
 )
 plt.show()
 
 # %% [markdown]
 # ### Digits, with feedback and without
 #
-# Now on real data, and the hard case: each worker has images of one or two classes only,
-# as devices of different users have. All following runs have momentum 0.9, and each
-# method a learning rate of its own out of the same few, chosen by the loss on the
+# Now on real data, and the hard case: each worker has images of one or two classes
+# only, as devices of different users have. All following runs have momentum 0.9, and
+# each method a learning rate of its own out of the same few, chosen by the loss on the
 # validation part and judged by that on the test part.
 
 
