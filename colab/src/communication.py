@@ -495,10 +495,11 @@ for name, metrics in on_sorted.items():
 # %% [markdown]
 # With one bit, training without feedback is far worse: at each of the rates up to 0.1,
 # and at the best rate of its own it has more than twice the test loss. With top-k the
-# difference is smaller. At the same rate it trains less far without feedback, but it
-# bears a larger rate, and at that its test loss is not much higher. Feedback has a
-# price, too: what has accumulated is sent at once, and the largest rate here is too
-# large with it, and not without.
+# difference is smaller. At the same rate, up to 0.1, it trains less far without
+# feedback, but it bears a larger rate, and at rates of their own the two have about the
+# same test loss: on this task, top-k hardly needs feedback. And feedback has a price:
+# what has accumulated is sent at once, so that at 0.3 training gets less far with it
+# than without.
 #
 # ## Where the momentum belongs
 #
@@ -766,11 +767,10 @@ for name, factor in (("top-k 1 %", 1.4), ("1 bit", 4)):
     further = losses_at(without, "train", 0.1) / losses_at(with_it, "train", 0.1)
     assert np.all(further > factor)
     assert losses_at(with_it, "train")[-1] > losses_at(without, "train")[-1]
-    assert reported(with_it) < reported(without)
 assert reported(on_sorted["1 bit, no feedback"]) > 2 * reported(on_sorted["1 bit"])
-assert reported(on_sorted["top-k 1 %, no feedback"]) < 1.5 * reported(
-    on_sorted["top-k 1 %"]
-)
+alike = reported(on_sorted["top-k 1 %, no feedback"]) / reported(on_sorted["top-k 1 %"])
+assert 0.75 < alike < 1.33
+assert choose(on_sorted["top-k 1 %, no feedback"]) > choose(on_sorted["top-k 1 %"])
 
 # Momentum: behind the mean it trails, inside it acts at once. Masking is what matters
 # on digits: shorter steps, which bear a larger rate.
@@ -780,7 +780,7 @@ assert not at_once[:WAIT].any()
 assert trailing[WAIT] == 1
 assert trailing[-1] > 9.5
 assert at_once[WAIT] > 8.5
-assert np.ptp(at_once[WAIT:]) == 0
+assert np.ptp(at_once[WAIT:]) < 0.1  # what bfloat16 rounds away is sent later
 behind, unmasked, masked = (on_shuffled[name] for name, _, _ in inside.values())
 gap = np.log(losses_at(unmasked, "test", 0.1) / losses_at(behind, "test", 0.1))
 assert np.all(np.abs(gap) < np.log(4 / 3))
