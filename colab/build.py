@@ -1,6 +1,6 @@
 """Executes the notebooks' sources, and writes them with their outputs.
 
-``python colab/build.py`` rebuilds all three and the README's pictures, and ``python
+``python colab/build.py`` rebuilds all of them and the README's pictures, and ``python
 colab/build.py momentum`` one of them.
 """
 
