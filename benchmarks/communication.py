@@ -1,0 +1,169 @@
+"""Training over a slow link, with dense and with compressed gradients.
+
+Two processes train one model on one core each, in two network namespaces that a link of
+a limited rate joins, with optax and optax_extras over gloo. Two more do so with torch's
+`DistributedDataParallel` and its hooks, if torch is installed. For each rate, each
+method starts anew, and takes three untimed steps over the unlimited link, in which
+torch's hook of PowerSGD sends dense gradients. Then the methods take turns, until each
+has trained for the given time. For each method the program prints
+
+- the median time of a step, and that of our dense step over it;
+- the bytes that the network device of process 0 has sent and received in a step, and
+  those that `optax_extras.wire_bytes` counts;
+- the steps in the given time, and the loss after them on text that is not trained on.
+
+It needs Linux, root, and `ip` and `tc` of iproute2, and removes what it makes.
+"""
+
+import argparse
+import dataclasses
+import importlib.util
+import signal
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from link_trainers import LOCAL
+from slow_link import Pair, SlowLink, missing
+
+DENSE = "dense"
+METHODS = {
+    "jax": (
+        LOCAL,
+        DENSE,
+        "DGC, 0.1 %",
+        *(f"quantized, {bits} bits" for bits in (8, 4, 1)),
+        *(f"PowerSGD, rank {rank}" for rank in (2, 4)),
+    ),
+    "torch": (
+        LOCAL,
+        DENSE,
+        "fp16",
+        *(f"PowerSGD, rank {rank}" for rank in (2, 4)),
+    ),
+}
+NAMES = {"jax": "optax_extras", "torch": "torch"}
+UNTIMED = 3
+COLUMNS = (
+    *("Mbit/s", "method", "step", "times as fast as dense", "MB sent, received"),
+    *("by `wire_bytes`", "steps", "loss"),
+)
+
+
+@dataclasses.dataclass
+class Training:
+    """A method on a pair of processes, at one rate."""
+
+    pair: Pair
+    framework: str
+    method: str
+    wire: list[int] | None = None  # bytes sent and received, by `wire_bytes`
+    seconds: list[float] = dataclasses.field(default_factory=list)
+    moved: list[int] = dataclasses.field(default_factory=lambda: [0, 0])
+    steps: int = 0  # in the given time
+    loss: float = 0.0  # after them
+
+    @property
+    def median(self) -> float:
+        """Median time of a step in seconds."""
+        return statistics.median(self.seconds)
+
+    def start(self) -> None:
+        """Starts anew, with untimed steps."""
+        self.wire = self.pair.ask(make=self.method)[0]
+        self.pair.ask(train=self.method, steps=UNTIMED)
+        self.loss = self.pair.ask(test=self.method)[0]
+
+    def train_until(self, end: float) -> None:
+        """Trains for so many seconds in all, or for one step if that takes longer."""
+        if not self.seconds:
+            self._train(1)
+        while (steps := int((end - sum(self.seconds)) / self.median)) > 0:
+            self._train(steps)
+
+    def _train(self, steps: int) -> None:
+        # The slower process determines the time of a step.
+        before = self.pair.ask(moved=True)[0]
+        self.seconds += map(max, *self.pair.ask(train=self.method, steps=steps))
+        after = self.pair.ask(moved=True)[0]  # when both have got everything
+        for i, (low, high) in enumerate(zip(before, after, strict=True)):
+            self.moved[i] += high - low
+
+    def finish(self, end: float) -> None:
+        """Takes the loss, which stays that of the start if one step took too long."""
+        self.steps = len(self.seconds) if sum(self.seconds) <= 1.1 * end else 0
+        if self.steps:
+            self.loss = self.pair.ask(test=self.method)[0]
+
+    def row(self, mbits: float, dense: float) -> str:
+        """A line of the table; `dense` is the median time of our dense step."""
+        sent, received = (n / len(self.seconds) / 1e6 for n in self.moved)
+        wire = ", ".join(f"{n / 1e6:.3f}" for n in self.wire or ())
+        cells = (
+            f"{mbits:g}",
+            f"{NAMES[self.framework]}, {self.method}",
+            f"{1000 * self.median:.0f} ms",
+            f"{dense / self.median:.1f}",
+            f"{sent:.3f}, {received:.3f}",
+            wire,
+            str(self.steps),
+            "" if self.method == LOCAL else f"{self.loss:.2f}",
+        )
+        return f"| {' | '.join(cells)} |"
+
+
+def measure(
+    trainings: list[Training], link: SlowLink, mbits: float, seconds: float, rounds: int
+) -> None:
+    """Prints the rows of one rate."""
+    for training in trainings:
+        training.start()
+    link.limit(mbits)
+    for number in range(1, rounds + 1):
+        for training in trainings:
+            training.train_until(seconds * number / rounds)
+    link.limit(None)
+    for training in trainings:
+        training.finish(seconds)
+    dense = next(one.median for one in trainings if one.method == DENSE)
+    for training in trainings:
+        print(training.row(mbits, dense), flush=True)
+
+
+def main() -> None:
+    """Measures the rates given on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rates", type=float, nargs="*", default=[1000, 100, 10])
+    parser.add_argument("--seconds", type=float, nargs="*", default=[5, 12, 36])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", default=[], help="starts of methods")
+    arguments = parser.parse_args()
+    if need := missing():
+        print(f"nothing was measured: a link of a limited rate needs {need}")
+        return
+    frameworks = ["jax", "torch"]
+    if importlib.util.find_spec("torch") is None:
+        frameworks.remove("torch")
+        print("torch is not installed: its rows are left out")
+    for one in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(one, lambda *_: sys.exit(1))
+    started = time.monotonic()
+    worker = str(Path(__file__).with_name("link_trainers.py"))
+    only = (DENSE, *arguments.only) if arguments.only else ("",)
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    with SlowLink() as link:
+        pairs = {name: link.start(sys.executable, worker, name) for name in frameworks}
+        for mbits, seconds in zip(arguments.rates, arguments.seconds, strict=True):
+            trainings = [
+                Training(pairs[framework], framework, method)
+                for framework in frameworks
+                for method in METHODS[framework]
+                if method.startswith(only)
+            ]
+            measure(trainings, link, mbits, seconds, arguments.rounds)
+    print(f"{time.monotonic() - started:.0f} s in all")
+
+
+if __name__ == "__main__":
+    main()
