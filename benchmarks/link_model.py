@@ -1,5 +1,6 @@
 """The model and the data of the trainings over a link, as NumPy arrays."""
 
+import itertools
 import pydoc_data.topics
 
 import numpy as np
@@ -41,7 +42,7 @@ def parameters(characters: int) -> dict[str, np.ndarray]:
     widths = [CONTEXT * EMBEDDING, *HIDDEN, characters]
     embedding = draw.standard_normal((characters, EMBEDDING), np.float32)
     made = {"embedding": embedding}
-    for i, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (a, b) in enumerate(itertools.pairwise(widths)):
         kernel = draw.standard_normal((a, b), np.float32)
         made[f"kernel{i}"] = kernel * np.float32(2 / a) ** 0.5
         made[f"bias{i}"] = np.zeros(b, np.float32)

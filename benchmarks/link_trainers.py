@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from link_model import MOMENTUM, RATE, Data, parameters
 
 PORTS = {"jax": 28701, "torch": 28702}

@@ -95,7 +95,7 @@ class SlowLink:
         """Starts a command at each end, with its number and the first end's address."""
         processes, logs = [], []
         for number, name in enumerate(self.names):
-            log = tempfile.TemporaryFile("w+")
+            log = tempfile.TemporaryFile("w+")  # noqa: SIM115, the process's own
             where = ["ip", "netns", "exec", name]
             process = subprocess.Popen(
                 [*where, *command, str(number), self.addresses[0]],
