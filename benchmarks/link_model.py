@@ -7,7 +7,7 @@ import numpy as np
 
 CONTEXT, EMBEDDING, HIDDEN = 32, 64, (2048, 2048, 768)
 BATCH, TESTED = 16, 512
-RATE, MOMENTUM = 0.05, 0.9
+RATE, MOMENTUM = 0.01, 0.9
 
 
 def windows() -> tuple[np.ndarray, int]:
@@ -20,10 +20,10 @@ def windows() -> tuple[np.ndarray, int]:
 
 
 class Data:
-    """Mini-batches of a worker, and windows for tests: every tenth part of the text."""
+    """Mini-batches of a worker, and windows for tests of the last tenth of the text."""
 
     def __init__(self, worker: int) -> None:
-        """Cuts the text, of which the last tenth is for tests."""
+        """Cuts the text."""
         rows, self.characters = windows()
         self._train = rows[: len(rows) * 9 // 10]
         test = rows[len(rows) * 9 // 10 + CONTEXT :]

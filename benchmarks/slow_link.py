@@ -6,6 +6,7 @@ the length of its queue, not a delay. gloo connects to the address of the host's
 which a hosts file for each namespace maps to the namespace's own address.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -28,6 +29,11 @@ def missing() -> str:
     programs = [name for name in ("ip", "tc") if shutil.which(name) is None]
     if programs:
         return f"`{'` and `'.join(programs)}` of iproute2"
+    try:
+        with SlowLink() as link:
+            link.limit(100)
+    except subprocess.CalledProcessError as error:
+        return f"`{' '.join(error.cmd)}`, which failed: {error.stderr.strip()}"
     return ""
 
 
@@ -82,14 +88,13 @@ class SlowLink:
 
     def limit(self, mbits: float | None) -> None:
         """Limits both directions to so many 10⁶ bits a second, or lifts the limit."""
-        rate = f"rate {mbits:g}mbit burst 64kb latency 50ms" if mbits else ""
+        end = ("dev", "veth0", "root")
         for name in self.names:
-            if mbits:
-                how = ["tbf", *rate.split()]
-                _run("tc", "-n", name, "qdisc", "replace", "dev", "veth0", "root", *how)
-            else:
-                end = ("dev", "veth0", "root")
+            if mbits is None:
                 _run("tc", "-n", name, "qdisc", "delete", *end, check=False)
+            else:
+                bucket = f"tbf rate {mbits:g}mbit burst 64kb latency 50ms".split()
+                _run("tc", "-n", name, "qdisc", "replace", *end, *bucket)
 
     def start(self, *command: str) -> "Pair":
         """Starts a command at each end, with its number and the first end's address."""
@@ -124,8 +129,9 @@ class Pair:
         """The answers of both processes to a request."""
         for process in self._processes:
             assert process.stdin is not None
-            process.stdin.write(f"{json.dumps(request)}\n")
-            process.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):  # `_answer` tells why
+                process.stdin.write(f"{json.dumps(request)}\n")
+                process.stdin.flush()
         return [self._answer(number) for number in range(len(self._processes))]
 
     def _answer(self, number: int) -> Any:
@@ -139,4 +145,4 @@ class Pair:
 
 
 def _run(*command: str, check: bool = True) -> None:
-    subprocess.run(command, check=check, capture_output=not check)
+    subprocess.run(command, check=check, capture_output=True, text=True)
