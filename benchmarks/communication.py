@@ -28,7 +28,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from link_trainers import LOCAL
+from link_model import LOCAL
 from slow_link import Pair, SlowLink, missing
 
 DENSE = "dense"
