@@ -27,7 +27,7 @@ def kept_of(state):
     kept = {}
     if isinstance(state.compressor, Divided):
         rows = np.asarray(state.compressor.value, np.float64)
-        rows = rows.reshape(-1, rows.shape[-1])
+        rows = rows.reshape(-1, rows.shape[-2] * rows.shape[-1])
     for leaf, each in state.residual.value.items():
         if each is None:
             kept[leaf] = 0

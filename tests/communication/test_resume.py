@@ -101,7 +101,7 @@ def server_rows(state):
     node = getattr(state, "compressor", None)
     if not isinstance(node, Divided):
         return None
-    rows = np.asarray(node.value).reshape(-1, node.value.shape[-1])
+    rows = np.asarray(node.value).reshape(-1, *node.value.shape[2:])
     assert not rows[int(node.rows) :].any()
     return rows[: int(node.rows)]
 
