@@ -1,5 +1,7 @@
 """Writes docs/evidence.md, which compares our methods with optax's on bundled tasks.
 
+The last section, on communication, stays: docs/evidence_communication.py writes it.
+
 Run from the repository, with the `cli` extra: ``python docs/evidence.py``. It takes
 about fifteen minutes on two cores. Every number and verdict on the page comes from
 here.
@@ -13,6 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from claims import CLAIMS, METHODS, SETTINGS, STEPS, TUNED, WELLS, Claim
+from evidence_communication import MARK
 from verdicts import SHARE, TOLERANCE, judge
 
 from optax_extras.tasks import Goal, Task
@@ -246,7 +249,9 @@ def main() -> None:
     """Writes the page and its pictures."""
     (FOLDER / "images").mkdir(exist_ok=True)
     jax.config.update("jax_num_cpu_devices", os.cpu_count())
-    (FOLDER / "evidence.md").write_text(page())
+    path = FOLDER / "evidence.md"
+    _, mark, rest = path.read_text().partition(MARK)
+    path.write_text(page() + (f"\n{mark}{rest}" if mark else ""))
 
 
 if __name__ == "__main__":

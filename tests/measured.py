@@ -23,6 +23,8 @@ def result(metric, grid=None, **changes):
         "compile_seconds": 1.0,
         "run_seconds": 1.8,
         "state_bytes_per_parameter": 4.0,
+        "sent_bytes": np.zeros(evaluations, int),
+        "received_bytes": np.zeros(evaluations, int),
         "planned": rows,
     }
     return SweepResult(**{**fields, **changes})

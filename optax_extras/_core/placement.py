@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from optax_extras._core.axes import names_of
 from optax_extras.typing import AxisName
 
 
@@ -110,7 +111,7 @@ def placed(
 
 def _where(spec: PartitionSpec, layouts: Sequence[Layout], axis_name: AxisName) -> Any:
     """Sharding over the devices of `jax.set_mesh` or of the parameters, or None."""
-    names = set(axis_name if isinstance(axis_name, tuple) else (axis_name,))
+    names = set(names_of(axis_name))
     if names <= set(jax.sharding.get_abstract_mesh().axis_names):
         return spec
     meshes = (one.mesh for one in layouts if one.mesh is not None)

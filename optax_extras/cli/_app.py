@@ -13,15 +13,22 @@ from rich.text import Text
 
 from optax_extras._core.interrupts import interrupts_between_calls
 from optax_extras.cli import _catalogue, _check, _compare, _range, _report
+from optax_extras.cli._methods import GIVEN_TO_METHODS, METHODS
 from optax_extras.cli._optimizers import OPTIMIZERS, blamed_on, check_step, load_factory
 from optax_extras.cli._options import (
+    BATCH_SIZE,
+    BUDGET,
+    CLIP,
     JSON,
+    MAX_LR,
+    MIN_LR,
     OPTIMIZER_HELP,
     OUT,
+    SEEDS,
+    STEPS,
     TARGET,
     TASK,
     only_results_on_stdout,
-    positive,
     prepare_folder,
     say_version,
     say_written,
@@ -69,30 +76,13 @@ def compare(
             help=f"{OPTIMIZER_HELP}; repeatable. By default all of these.",
         ),
     ] = None,
-    budget: Annotated[
-        int, typer.Option(min=1, help="Number of learning rates for each optimizer.")
-    ] = 11,
-    min_lr: Annotated[
-        float, typer.Option(callback=positive, help="Lowest learning rate.")
-    ] = 1e-4,
-    max_lr: Annotated[
-        float, typer.Option(callback=positive, help="Highest learning rate.")
-    ] = 10.0,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Number of runs with each learning rate.")
-    ] = 5,
-    steps: Annotated[int, typer.Option(min=1, help="Updates of each run.")] = 300,
-    batch_size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|full",
-            help="Examples per mini-batch, or full for all of them.",
-        ),
-    ] = None,
-    clip: Annotated[
-        float | None,
-        typer.Option(callback=positive, help="Clip gradients to this global norm."),
-    ] = None,
+    budget: BUDGET = 11,
+    min_lr: MIN_LR = 1e-4,
+    max_lr: MAX_LR = 10.0,
+    seeds: SEEDS = 5,
+    steps: STEPS = 300,
+    batch_size: BATCH_SIZE = None,
+    clip: CLIP = None,
     out: OUT = Path("optax-extras-out"),
     json: JSON = False,
 ) -> None:
@@ -107,10 +97,60 @@ def compare(
             steps=steps,
             clip=clip,
         )
+    _train("compare", plan, out, json)
+
+
+@app.command()
+def communicate(
+    task: TASK = "digits(hidden=256)",
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METHOD",
+            help="A function of `learning_rate`, `axis_name` and `workers` at "
+            + TARGET.format(", ".join(METHODS), "power-sgd(rank=4)")
+            + "; repeatable. By default all of these.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Number of devices that train together.")
+    ] = 8,
+    budget: BUDGET = 5,
+    min_lr: MIN_LR = 0.003,
+    max_lr: MAX_LR = 0.3,
+    seeds: SEEDS = 3,
+    steps: STEPS = 200,
+    batch_size: BATCH_SIZE = None,
+    clip: CLIP = None,
+    out: OUT = Path("optax-extras-out"),
+    json: JSON = False,
+) -> None:
+    """Train a task on several workers, and compare loss and bytes of each method."""
+    use_devices(workers)
+    with only_results_on_stdout():
+        names = method or METHODS
+        plan = _compare.Plan(
+            task=_compare.task_of(task, batch_size),
+            optimizers={
+                name: load_factory(name, METHODS, GIVEN_TO_METHODS, "--method")
+                for name in names
+            },
+            learning_rates=_compare.grid(min_lr, max_lr, budget),
+            seeds=seeds,
+            steps=steps,
+            clip=clip,
+            workers=workers,
+        )
+    _train("communicate", plan, out, json)
+
+
+def _train(command: str, plan: _compare.Plan, out: Path, json: bool) -> None:
+    """Runs the sweeps of a plan, and reports what is finished also after Ctrl-C."""
+    sweeps: dict[str, SweepResult] = {}
+    paths: list[Path] = []
+    interrupted = False
+    with only_results_on_stdout():
         prepare_folder(out)
-        sweeps: dict[str, SweepResult] = {}
-        paths: list[Path] = []
-        interrupted = False
         try:
             with interrupts_between_calls():
                 for name in plan.optimizers:
@@ -122,7 +162,7 @@ def compare(
             kept = ", ".join(sweeps) or "nothing"
             print(f"optax-extras: interrupted; finished: {kept}", file=sys.stderr)
         if sweeps:  # once: drawing takes about as long as a small sweep
-            paths.append(_report.draw(Comparison(sweeps), out, plan.caption))
+            paths.append(_report.draw(Comparison(sweeps), out, command, plan.caption))
     if sweeps and json:
         print(_report.to_json(Comparison(sweeps), plan.caption))
     elif sweeps:

@@ -38,8 +38,8 @@ def with_estimate(
         if sweep * optimizers > WORTH_SAYING:
             print(
                 f"optax-extras: about {_duration(sweep * optimizers)} for"
-                f" {counted(optimizers, 'optimizer')}; fewer --optimizer, --steps,"
-                " --seeds or --budget make it shorter",
+                f" {counted(optimizers, 'sweep')}; fewer of them, --steps, --seeds or"
+                " --budget make it shorter",
                 file=sys.stderr,
             )
 

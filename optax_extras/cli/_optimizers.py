@@ -30,22 +30,31 @@ OPTIMIZERS: Mapping[str, Factory] = {
 GIVEN = {"learning_rate": "the command varies it", "key": "it comes from the seed"}
 
 
-def load_factory(text: str) -> Factory:
+def load_factory(
+    text: str,
+    known: Mapping[str, Factory] = OPTIMIZERS,
+    given: Mapping[str, str] = GIVEN,
+    option: str = "--optimizer",
+) -> Factory:
     """Loads the factory of an optimizer.
 
     Args:
-      text: one of `OPTIMIZERS`, or ``module:function``, perhaps with arguments that are
-        Python literals; modules are also searched for in the current folder.
+      text: one of the known names, or ``module:function``, perhaps with arguments that
+        are Python literals; modules are also searched for in the current folder.
+      known: factories by name.
+      given: arguments that the command gives, and why; ``key`` only where it is taken.
+      option: where the text comes from.
 
     Raises:
-      ValueError: there is no such function, it does not take ``learning_rate`` and the
-        arguments, or it needs others besides these and ``key``.
+      ValueError: there is no such function, it does not take what the command gives and
+        the arguments, or it needs others.
     """
-    found, arguments = load(text, OPTIMIZERS, "--optimizer")
-    for name in GIVEN:
+    found, arguments = load(text, known, option)
+    for name in given:
         if name in arguments:
-            raise ValueError(f"{text!r} must not give `{name}`; {GIVEN[name]}")
-    check_call(repr(text), found, ["learning_rate", *arguments], ["key"])
+            raise ValueError(f"{text!r} must not give `{name}`; {given[name]}")
+    needed = [name for name in given if name != "key"]
+    check_call(repr(text), found, [*needed, *arguments], ["key"])
     return partial(found, **arguments) if arguments else found
 
 

@@ -30,6 +30,19 @@ TASK = Annotated[
         + ".",
     ),
 ]
+SEEDS = Annotated[
+    int, typer.Option(min=1, help="Number of runs with each learning rate.")
+]
+STEPS = Annotated[int, typer.Option(min=1, help="Updates of each run.")]
+BATCH_SIZE = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|full", help="Examples per mini-batch, or full for all of them."
+    ),
+]
+BUDGET = Annotated[
+    int, typer.Option(min=1, help="Number of learning rates for each optimizer.")
+]
 OPTIMIZER_HELP = "A function of `learning_rate` at " + TARGET.format(
     ", ".join(OPTIMIZERS), "adam(b1=0.8)"
 )
@@ -49,6 +62,16 @@ def positive(value: float | None) -> float | None:
     if value is not None and not (math.isfinite(value) and value > 0):
         raise typer.BadParameter(f"{value} is not a finite number > 0.")
     return value
+
+
+MIN_LR = Annotated[float, typer.Option(callback=positive, help="Lowest learning rate.")]
+MAX_LR = Annotated[
+    float, typer.Option(callback=positive, help="Highest learning rate.")
+]
+CLIP = Annotated[
+    float | None,
+    typer.Option(callback=positive, help="Clip gradients to this global norm."),
+]
 
 
 def prepare_folder(path: Path) -> None:

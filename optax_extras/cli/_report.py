@@ -26,9 +26,9 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
     return [folder / name for name in contents]
 
 
-def draw(comparison: Comparison, folder: Path, caption: str) -> Path:
-    """Draws `compare.png`; returns its path."""
-    picture, path = io.BytesIO(), folder / "compare.png"
+def draw(comparison: Comparison, folder: Path, name: str, caption: str) -> Path:
+    """Draws a picture of that name; returns its path."""
+    picture, path = io.BytesIO(), folder / f"{name}.png"
     comparison.plot(caption).savefig(picture, dpi=150)
     write_whole(path, picture.getbuffer())
     return path
@@ -45,7 +45,7 @@ def to_json(comparison: Comparison, caption: str) -> str:
         "steps": int(sweep.steps[-1]),
         "seeds": sweep.seeds.tolist(),
         "learning_rates": sweep.hyperparameters["learning_rate"].tolist(),
-        "optimizers": [summary._asdict() for summary in comparison.summaries()],
+        "optimizers": [_fields(summary) for summary in comparison.summaries()],
     }
     return as_json(found)
 
@@ -76,16 +76,25 @@ def render(comparison: Comparison, caption: str, width: int) -> list[RenderableT
         Column(
             "diverged at all rates", [f"{s.diverged}/{s.trials}" for s in summaries]
         ),
-        Column(
-            "state B per param",
-            [number(s.state_bytes_per_parameter) for s in summaries],
-        ),
+        *_costs(summaries),
     ]
     names = [summary.optimizer for summary in summaries]
     return [
         paragraph(caption),
         *tables("optimizer", names, columns, width),
         paragraph(_note(comparison)),
+    ]
+
+
+def _costs(summaries: Sequence[Summary]) -> list[Column]:
+    """Bytes that workers move, or bytes of state."""
+    fields = {"sent_bytes": "MB sent", "received_bytes": "MB received"}
+    scale = 1e-6
+    if not summaries[0].sent_bytes:
+        fields, scale = {"state_bytes_per_parameter": "state B per param"}, 1.0
+    return [
+        Column(heading, [number(scale * getattr(s, field)) for s in summaries])
+        for field, heading in fields.items()
     ]
 
 
@@ -100,6 +109,8 @@ def _note(comparison: Comparison) -> str:
         "Steps to target: those after which a seed stays there to the end, the median"
         " of seeds.",
     ]
+    if comparison.summaries()[0].sent_bytes:
+        notes.append("MB: of each worker, in all steps.")
     if any(summary.at_edge for summary in comparison.summaries()):
         notes.append("*: best at an end of the grid; try a wider one.")
     return " ".join(notes)
@@ -115,9 +126,17 @@ def _words(metric: str) -> str:
 
 def _flat(summary: Summary) -> dict[str, Any]:
     """Summary with its dictionaries merged in."""
-    row = summary._asdict()
+    row = _fields(summary)
     best, metrics = row.pop("best"), row.pop("metrics")
     return {"optimizer": row.pop("optimizer"), **best, **row, **metrics}
+
+
+def _fields(summary: Summary) -> dict[str, Any]:
+    """The fields of a summary, without those that only workers have."""
+    fields = summary._asdict()
+    if not summary.sent_bytes:
+        del fields["sent_bytes"], fields["received_bytes"]
+    return fields
 
 
 def _trials(comparison: Comparison) -> bytes:

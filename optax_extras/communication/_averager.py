@@ -11,15 +11,13 @@ import numpy as np
 from jax import lax
 
 from optax_extras._core import checks, paths
+from optax_extras._core.axes import is_bound, names_of, varying
 from optax_extras._core.joining import joined, parted
 from optax_extras._core.leaves import is_none
 from optax_extras._core.placement import layout_of
 from optax_extras.communication._guards import (
     check_axis,
     check_local,
-    is_bound,
-    names_of,
-    varying,
 )
 from optax_extras.compressors import Average, Compressor, Group, Site, Stack, stacks_of
 from optax_extras.typing import AxisName

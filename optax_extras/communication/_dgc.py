@@ -10,10 +10,11 @@ import optax
 from jax import lax
 
 from optax_extras._core import checks, scalars, stages
+from optax_extras._core.axes import names_of, varying
 from optax_extras._core.leaves import is_none
 from optax_extras._core.placement import PerWorker
 from optax_extras.communication._averager import Averager, as_real, like
-from optax_extras.communication._guards import check_same, names_of, varying
+from optax_extras.communication._guards import check_same
 from optax_extras.communication._workers import own, per_worker_zeros, with_own
 from optax_extras.compressors import top_k
 from optax_extras.typing import AxisName, Scalar, ScalarOrSchedule

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from optax_extras.communication._guards import names_of, varying
+from optax_extras._core.axes import names_of, varying
 from optax_extras.typing import AxisName, Loss
 
 

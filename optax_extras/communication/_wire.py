@@ -12,7 +12,7 @@ import optax
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from optax_extras._core import checks
-from optax_extras.communication._guards import names_of
+from optax_extras._core.axes import names_of
 from optax_extras.communication._workers import worker_specs
 from optax_extras.typing import AxisName
 
@@ -60,12 +60,11 @@ def wire_bytes(
     axis_name: AxisName,
     workers: int,
     other_axes: Mapping[str, int] | None = None,
+    step: int | None = None,
 ) -> WireBytes:
     """Counts the bytes that a step moves along the axis of the workers.
 
-    The step is traced, not run. Of the branches of a `jax.lax.cond` or
-    `jax.lax.switch`, such as the densities of a warm-up, the one that moves most
-    counts.
+    The step is traced, not run.
 
     Args:
       tx: a transformation that communicates, such as `compressed_mean` in a chain.
@@ -76,6 +75,8 @@ def wire_bytes(
       workers: number of workers.
       other_axes: sizes of other axes that the transformation names, such as its
         ``fast_axis_name``; what moves along them is not counted.
+      step: number of the step, from 0 on. Without it, the branch that moves most counts
+        where branches move different numbers of bytes, such as those of a warm-up.
 
     Returns:
       Bytes sent and received by one worker.
@@ -95,6 +96,8 @@ def wire_bytes(
       (6001, 42007, 167)
     """
     workers = checks.positive_integer("workers", workers)
+    if step is not None:
+        step = checks.nonnegative_integer("step", step)
     names = names_of(axis_name)
     sizes = {names[0]: workers, **dict.fromkeys(names[1:], 1), **(other_axes or {})}
     mesh = AbstractMesh(
@@ -106,15 +109,21 @@ def wire_bytes(
     state = jax.eval_shape(tx.init, abstract)
     none: Any = PartitionSpec()
     specs = worker_specs(state, axis_name)
-    step = jax.shard_map(
-        tx.update,
+
+    def update(updates: Any, state: Any, params: Any) -> Any:
+        if step is not None:
+            state = _at_step(state, step)
+        return tx.update(updates, state, params)
+
+    traced = jax.shard_map(
+        update,
         mesh=mesh,
         in_specs=(none, specs, none),
         out_specs=(none, specs),
         check_vma=False,
     )
-    traced = jax.make_jaxpr(step)(abstract, state, abstract)
-    sent, received = _moved(traced.jaxpr, set(names), workers)
+    program = jax.make_jaxpr(traced)(abstract, state, abstract)
+    sent, received = _moved(program.jaxpr, set(names), workers)
     size = sum(math.prod(x.shape) for x in jax.tree.leaves(abstract))
     dense = 2 * 4 * size * (workers - 1) // workers
     most = max(sent, received)
@@ -125,6 +134,16 @@ def wire_bytes(
             f" {workers} workers"
         )
     return WireBytes(sent, received, dense, dense / most if most else math.inf, note)
+
+
+def _at_step(state: Any, step: int) -> Any:
+    """The state with this number, which is no tracer, as every count of steps."""
+
+    def leaf(path: Any, x: Any) -> Any:
+        name = path[-1] if path else None
+        return np.int32(step) if getattr(name, "name", None) == "count" else x
+
+    return jax.tree.map_with_path(leaf, state)
 
 
 def _moved(jaxpr: Any, names: set[Any], workers: int) -> tuple[int, int]:
@@ -218,14 +237,14 @@ def collective_bytes(compiled: Any) -> list[Collective]:
     """
     text = compiled if isinstance(compiled, str) else compiled.as_text()
     pattern = rf"= (.*?) ({'|'.join(_KINDS)})(?:-start)?\((.*?)\), (.*)"
-    shapes = dict(
+    shapes: dict[str, str] = dict(
         re.findall(r"^\s*(?:ROOT )?%?([\w.-]+) = (\S+?)[ {]", text, re.MULTILINE)
     )
     found = []
     for result, kind, operands, rest in re.findall(pattern, text):
-        arrays = [
+        arrays: list[str] = [
             shapes.get(name.split("%")[-1].strip(), name)
-            for name in operands.split(", %")
+            for name in re.split(r", (?:/\*index=\d+\*/)?%", operands)
         ]
         first = re.search(r"(\w+)\[", " ".join(arrays))
         found.append(

@@ -57,7 +57,7 @@ class Staged(Compressor):
     ) -> Exchanged:
         """The exchange of the stage of this step."""
         step = stacks[0].site.step
-        number = jnp.searchsorted(jnp.array(self.starts), step, "right") - 1
+        number = sum(step >= start for start in self.starts[1:])
 
         def stage(i: int, arrays: Any, state: Any, finite: Any) -> Exchanged:
             own = state[i] if state else ()
@@ -66,10 +66,11 @@ class Staged(Compressor):
             kept = (*state[:i], found.state, *state[i + 1 :]) if state else ()
             return found._replace(state=kept)
 
+        arrays = [stack.x for stack in stacks]
+        if not isinstance(number, jax.Array):  # `wire_bytes` knows the step
+            return stage(int(number), arrays, state, finite)
         branches = [functools.partial(stage, i) for i in range(len(self.stages))]
-        found: Exchanged = lax.switch(
-            number, branches, [stack.x for stack in stacks], state, finite
-        )
+        found: Exchanged = lax.switch(number, branches, arrays, state, finite)
         return found
 
 

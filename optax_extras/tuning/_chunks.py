@@ -49,6 +49,7 @@ class Chunks:
         self._task, self._grid, self._path, self._program = task, grid, path, program
         self._parts: list[Measured] = []
         self.compile_seconds = self.state_bytes_per_parameter = 0.0
+        self.traffic = np.zeros((2, len(grid.steps)), np.int64)
         if path is None:
             return
         if Path(path).exists():
@@ -90,6 +91,8 @@ class Chunks:
             compile_seconds=self.compile_seconds,
             run_seconds=sum(part.seconds for part in self._parts),
             state_bytes_per_parameter=self.state_bytes_per_parameter,
+            sent_bytes=self.traffic[0],
+            received_bytes=self.traffic[1],
             planned=len(self._grid),
             program=self._program,
         )
@@ -122,6 +125,7 @@ class Chunks:
         ]
         self.compile_seconds = found.compile_seconds
         self.state_bytes_per_parameter = found.state_bytes_per_parameter
+        self.traffic = np.stack([found.sent_bytes, found.received_bytes])
 
 
 def _writes() -> bool:

@@ -36,7 +36,9 @@ class Summary(NamedTuple):
         the seeds diverge or end before it.
       diverged: number of trials of the whole grid that diverged.
       trials: number of trials of the whole grid.
-      state_bytes_per_parameter: size of the optimizer's state.
+      state_bytes_per_parameter: size of the optimizer's state, that of all workers.
+      sent_bytes: bytes that a worker sent to others in all steps.
+      received_bytes: bytes that it received.
     """
 
     optimizer: str
@@ -50,6 +52,8 @@ class Summary(NamedTuple):
     diverged: int
     trials: int
     state_bytes_per_parameter: float
+    sent_bytes: int
+    received_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +177,8 @@ class Comparison:
             diverged=int(sweep.diverged().sum()),
             trials=sweep.diverged().size,
             state_bytes_per_parameter=sweep.state_bytes_per_parameter,
+            sent_bytes=int(sweep.sent_bytes[-1]),
+            received_bytes=int(sweep.received_bytes[-1]),
         )
 
     @property
@@ -194,7 +200,8 @@ class Comparison:
         Left: the metric that chooses after the last step, over the hyperparameter. If
         a sweep has several, each value is drawn with the best values of the others; one
         that does not have it is a level line. Right: the reported metric over the
-        steps, with each optimizer's best hyperparameters.
+        steps, with each optimizer's best hyperparameters; or over what a worker sent,
+        if workers trained together in all sweeps.
 
         Lines are medians over seeds, and bands all seeds. The axes end a little beyond
         the metric before training and its best value; marks in a grey margin show what

@@ -25,10 +25,14 @@ def draw_comparison(view: View) -> "Figure":
     groups = split(len(view.entries))
     figure = new_figure(WIDTH, 4.6 * len(groups))
     parts = np.ravel(figure.subfigures(len(groups), 1))
-    x = np.concatenate([entry.lines[0].x for entry in view.entries])
+    x, sent = (
+        np.concatenate([entry.lines[i].x for entry in view.entries]) for i in range(2)
+    )
     for group, part in zip(groups, parts, strict=True):
         pair = part.subplots(1, 2)
         set_scale(pair[0], "x", x)
+        if view.log:
+            pair[1].set(xscale="log", xlim=(sent.min() / 1.4, sent.max() * 1.4))
         for i, (side, axes) in enumerate(zip(view.sides, pair, strict=True)):
             _draw_side(axes, view, group, i)
             axes.set_xlabel(plain(side.x))

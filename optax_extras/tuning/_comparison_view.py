@@ -37,6 +37,7 @@ class View(NamedTuple):
       best: index of the best one, which is a grey line in the panels of the others.
       sides: left and right.
       target: value of a line on the right, or NaN.
+      log: whether the abscissa on the right is logarithmic.
       title: title of the picture.
       note: title of the legends.
     """
@@ -45,6 +46,7 @@ class View(NamedTuple):
     best: int
     sides: tuple[Side, Side]
     target: float
+    log: bool
     title: str
     note: str
 
@@ -79,8 +81,9 @@ def view_of(
     alone = all(list(s.hyperparameters) == [name] for s in results)
     grid = np.concatenate([s.hyperparameters.get(name, []) for s in results])
     ends = np.array([grid.min(), grid.max()])
+    communicate = all(s.communicates for s in results)
     entries = [
-        Entry(k, _note(s, alone), (_choice(s, name, ends), _course(s)))
+        Entry(k, _note(s, alone), (_choice(s, name, ends), _course(s, communicate)))
         for k, s in sweeps.items()
     ]
     chosen = int(np.argmin([s.scores().min() for s in results]))
@@ -118,11 +121,12 @@ def view_of(
             Side(
                 windows[1],
                 f"reported: {goal.reported} with the best {those}",
-                "step",
+                "megabytes sent by a worker" if communicate else "step",
                 goal.reported,
             ),
         ),
         target,
+        communicate,
         _title(first) if title is None else title,
         f"optimizer (best {those}); lines are medians of seeds, bands all seeds,"
         " large marks the best",
@@ -168,7 +172,9 @@ def _choice(sweep: SweepResult, name: str, ends: np.ndarray[Any, Any]) -> Line:
     return Line(x, values[rows], chosen if found else None)
 
 
-def _course(sweep: SweepResult) -> Line:
-    """Reported metric of the best row, over the steps."""
+def _course(sweep: SweepResult, communicate: bool) -> Line:
+    """Reported metric of the best row, over the steps or the megabytes sent."""
     course = sweep.course(sweep.goal.reported)[sweep.best_row()]
+    if communicate:  # nothing was sent before the first step
+        return Line(sweep.sent_bytes[1:] / 1e6, finite(course).T[1:])
     return Line(sweep.steps, finite(course).T)

@@ -13,6 +13,7 @@ from optax_extras.tasks import Task
 from optax_extras.tuning._files import digest
 from optax_extras.tuning._points import Points
 from optax_extras.tuning._trial import descend, keys_of_seed
+from optax_extras.tuning._workers import Workers
 
 
 def fingerprint(
@@ -20,6 +21,7 @@ def fingerprint(
     make_optimizer: MakeOptimizer,
     points: Points,
     values: Mapping[str, Any],
+    workers: Workers | None = None,
 ) -> str:
     """Digest of the program of a trial: a first step, its loss and its metrics.
 
@@ -32,6 +34,7 @@ def fingerprint(
       make_optimizer: factory of the whole optimizer.
       points: where gradients are taken and metrics are evaluated.
       values: a value of each hyperparameter.
+      workers: who divide each mini-batch among them.
     """
 
     def trial(values: Mapping[str, jax.Array], seed: jax.Array) -> Any:
@@ -41,7 +44,7 @@ def fingerprint(
         first = jnp.int32(0)
         plan = jax.tree.map(lambda x: x[0], task.batches.plan(keys.batches, first, 1))
         carry = (params, tx.init(params))
-        carry, loss = descend(task, tx, keys, points, carry, (first, plan))
+        carry, loss = descend(task, tx, keys, points, carry, (first, plan), workers)
         params, state = carry
         return carry, loss, task.evaluate(points.of_evaluation(state, params))
 

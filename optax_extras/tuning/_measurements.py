@@ -26,6 +26,8 @@ class Measurements:
     compile_seconds: float
     run_seconds: float
     state_bytes_per_parameter: float
+    sent_bytes: np.ndarray[Any, Any]
+    received_bytes: np.ndarray[Any, Any]
     planned: int
     program: str = ""
 
@@ -33,6 +35,11 @@ class Measurements:
     def seconds_per_step(self) -> float:
         """Run time divided by the updates of all trials; evaluations are included."""
         return self.run_seconds / (self.losses[..., 0].size * float(self.steps[-1]))
+
+    @property
+    def communicates(self) -> bool:
+        """Whether workers sent anything to each other."""
+        return bool(self.sent_bytes[-1] > 0)
 
     def curves(self, metric: str) -> np.ndarray[Any, Any]:
         """Values of a metric at each evaluation, (R, S, E).

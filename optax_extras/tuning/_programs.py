@@ -17,6 +17,7 @@ from optax_extras._core.factories import MakeOptimizer, keyed
 from optax_extras.tasks import Task
 from optax_extras.tuning._points import Points
 from optax_extras.tuning._trial import descend, keys_of_seed
+from optax_extras.tuning._workers import Workers
 
 
 class Measured(NamedTuple):
@@ -41,6 +42,7 @@ class CompiledTrials:
       point: maps state and parameters to the point that is evaluated; None if that is
         the parameters.
       evaluate: maps a point to metrics.
+      evaluator: the device that evaluates; None for all that have rows.
       eval_every: steps between evaluations.
       bytes_needed: peak memory on each device.
       state_bytes_per_parameter: size of the optimizer's state.
@@ -52,6 +54,7 @@ class CompiledTrials:
     advance: Compiled
     point: Compiled | None
     evaluate: Compiled
+    evaluator: jax.Device | None
     eval_every: int
     bytes_needed: int
     state_bytes_per_parameter: float
@@ -94,6 +97,8 @@ class CompiledTrials:
     def _measure(self, params: Any, state: Any) -> Any:
         """Metrics of all trials, on the host."""
         point = params if self.point is None else self.point(state, params)
+        if self.evaluator is not None:
+            point = jax.device_put(point, self.evaluator)
         return _fetch(self.evaluate(point))
 
 
@@ -137,11 +142,15 @@ class Trials:
         eval_every: int,
         sharding: NamedSharding | None,
         points: Points,
+        workers: Workers | None = None,
     ):
         """Compiles nothing yet; `sharding` is that of the rows."""
         self._eval_every, self._sharding = eval_every, sharding
         self._points = points
-        self._task = _task_programs(task, eval_every, sharding)
+        # All workers have all rows, and one of them evaluates them.
+        rows = sharding if workers is None else None
+        self._evaluator = None if workers is None else workers.mesh.devices.flat[0]
+        self._task = _task_programs(task, eval_every, rows)
 
         def start(params: Any, values: Any, seed: jax.Array) -> Any:
             make = keyed(make_optimizer, keys_of_seed(seed).optimizer)
@@ -152,7 +161,7 @@ class Trials:
         ) -> Any:
             keys = keys_of_seed(seed)
             tx = keyed(make_optimizer, keys.optimizer)(**values)
-            step = partial(descend, task, tx, keys, points)
+            step = partial(descend, task, tx, keys, points, workers=workers)
 
             def guarded(carry: Any, entry: Any) -> Any:
                 # A shorter last segment runs the same program, with idle steps.
@@ -192,6 +201,11 @@ class Trials:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._sharding),
             jax.eval_shape(self._start, init, values, seeds),
         )
+        evaluated = params
+        if self._evaluator is not None:
+            evaluated = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params
+            )
         point, kept = None, _size(state)
         if self._points.evaluated_elsewhere(state):
             point = self._point.lower(state, params).compile()
@@ -199,7 +213,7 @@ class Trials:
         advance = self._advance.lower(carry, values, seeds, plan, first, first)
         programs = {
             "advance": advance.compile(),
-            "evaluate": self._task.evaluate.lower(params).compile(),
+            "evaluate": self._task.evaluate.lower(evaluated).compile(),
             "plan": self._task.plan.lower(seeds, first).compile(),
             "init": self._task.init.lower(seeds).compile(),
             "start": self._start.lower(init, values, seeds).compile(),
@@ -208,6 +222,7 @@ class Trials:
         return CompiledTrials(
             **programs,
             point=point,
+            evaluator=self._evaluator,
             eval_every=self._eval_every,
             # What training goes on with stays in memory during the evaluation.
             bytes_needed=max(
@@ -230,13 +245,15 @@ def trials_of(
     eval_every: int,
     sharding: NamedSharding | None,
     points: Points,
+    workers: Workers | None = None,
 ) -> Trials:
     """Cached `Trials` (LRU, 8), if the optimizer's functions can be hashed."""
+    arguments = task, make_optimizer, eval_every, sharding, points, workers
     try:
         hash((make_optimizer, points))
     except TypeError:
-        return Trials(task, make_optimizer, eval_every, sharding, points)
-    return _trials(task, make_optimizer, eval_every, sharding, points)
+        return Trials(*arguments)
+    return _trials(*arguments)
 
 
 def _size(tree: Any) -> int:

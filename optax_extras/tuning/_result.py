@@ -15,7 +15,7 @@ from optax_extras.tuning._sweep_picture import draw_sweep
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,10 @@ class SweepResult(Measurements):
       initial_losses: loss of the first mini-batch at the initial parameters, (R, S).
       compile_seconds: time to trace and compile the finished chunks.
       run_seconds: time to run and evaluate the finished chunks.
-      state_bytes_per_parameter: size of the optimizer's state.
+      state_bytes_per_parameter: size of the optimizer's state, that of all workers.
+      sent_bytes: bytes that a worker had sent at each evaluation; int, shape (E,), of
+        zeros without ``worker_mesh``.
+      received_bytes: bytes that it had received; the same.
       planned: rows of the whole sweep, more than R if it was interrupted.
       program: digest of what a trial computes, by which `sweep` knows the file to
         resume; empty without one.
@@ -45,7 +48,8 @@ class SweepResult(Measurements):
         """Columns of a table with a row for every trial and evaluation.
 
         They are the hyperparameters, ``seed``, ``step``, ``loss`` (NaN at the first
-        evaluation) and the metrics.
+        evaluation), ``sent_bytes`` and ``received_bytes`` of a worker, if there are
+        several, and the metrics.
         """
         shape = (*self.losses.shape[:2], len(self.steps))
         rows, seeds, steps = (index.ravel() for index in np.indices(shape))
@@ -55,7 +59,14 @@ class SweepResult(Measurements):
             "seed": self.seeds[seeds],
             "step": self.steps[steps],
             "loss": np.concatenate([first, self.losses], axis=-1).ravel(),
+            **(self._traffic(steps) if self.communicates else {}),
             **{name: values.ravel() for name, values in self.metrics.items()},
+        }
+
+    def _traffic(self, evaluations: Any) -> dict[str, np.ndarray[Any, Any]]:
+        return {
+            "sent_bytes": self.sent_bytes[evaluations],
+            "received_bytes": self.received_bytes[evaluations],
         }
 
     def to_dataframe(self) -> Any:
@@ -119,6 +130,8 @@ class SweepResult(Measurements):
                 "seeds": self.seeds,
                 "steps": self.steps,
                 "losses": self.losses,
+                "sent_bytes": self.sent_bytes,
+                "received_bytes": self.received_bytes,
                 "initial_losses": self.initial_losses,
                 **{f"hyperparameter/{k}": v for k, v in self.hyperparameters.items()},
                 **{f"metric/{k}": v for k, v in self.metrics.items()},
@@ -149,6 +162,8 @@ class SweepResult(Measurements):
             steps=arrays["steps"],
             metrics=groups["metric"],
             losses=arrays["losses"],
+            sent_bytes=arrays["sent_bytes"],
+            received_bytes=arrays["received_bytes"],
             initial_losses=arrays["initial_losses"],
             **head,
         )

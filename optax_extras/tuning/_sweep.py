@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from optax_extras._core import checks
-from optax_extras._core.factories import MakeOptimizer, check_factory
+from optax_extras._core.factories import MakeOptimizer, check_factory, keyed
 from optax_extras._core.interrupts import interrupts_between_calls
 from optax_extras.tasks import Task
 from optax_extras.tuning._chunks import Chunks, Grid, device_memory, fit_chunks
@@ -21,6 +21,7 @@ from optax_extras.tuning._programs import trials_of
 from optax_extras.tuning._result import SweepResult
 from optax_extras.tuning._task_checks import check_task
 from optax_extras.tuning._trial import seeds_of
+from optax_extras.tuning._workers import Workers, traffic
 
 
 def sweep(
@@ -35,6 +36,7 @@ def sweep(
     trials_at_once: int | None = None,
     memory_limit: int | None = None,
     mesh: Mesh | None = None,
+    worker_mesh: Mesh | None = None,
     resume: str | Path | None = None,
     on_progress: Callable[[int, int], object] = lambda done, total: None,
     gradient_params: PointOf | None = None,
@@ -72,6 +74,9 @@ def sweep(
         program compiled for that size. The data is not counted.
       mesh: devices over which the rows are distributed. They may belong to several
         processes, each of which makes the same call.
+      worker_mesh: devices of one axis, which train each trial together: each takes the
+        gradient of its part of a mini-batch, and the optimizer, such as a chain that
+        starts with `compressed_mean`, takes the mean over the axis. Not with ``mesh``.
       resume: path of an ``.npz`` file. Each finished chunk of ``trials_at_once`` rows
         is saved there, and an interrupted sweep continues after its last chunk, if the
         optimizer and the task still compute the same.
@@ -92,8 +97,9 @@ def sweep(
     Raises:
       ValueError: there are no values or no seeds, zipped values differ in number, a
         number is out of range, a loss, a metric or the goal of the task does not fit, a
-        point is not like the parameters, a row does not fit in ``memory_limit``, or
-        ``resume`` is the file of another sweep or damaged.
+        point is not like the parameters, a row does not fit in ``memory_limit``,
+        ``resume`` is the file of another sweep or damaged, or mini-batches cannot be
+        divided among the devices of ``worker_mesh``.
       OSError: ``resume`` cannot be read or written.
       TypeError: a number of steps or rows is no integer; ``make_optimizer`` does not
         take the hyperparameters, or needs other arguments; a function of the task, or
@@ -129,15 +135,29 @@ def sweep(
             f"`trials_at_once` must be a multiple of the mesh's {mesh.size} devices,"
             f" got {trials_at_once}"
         )
+    workers = None
+    if worker_mesh is not None:
+        if mesh is not None:
+            raise ValueError(
+                f"`mesh` must be None with `worker_mesh`, got {mesh} and {worker_mesh}"
+            )
+        workers = Workers.of(worker_mesh, task)
     first_row = {name: values[0] for name, values in rows.items()}
     program = (
-        "" if resume is None else fingerprint(task, make_optimizer, points, first_row)
+        ""
+        if resume is None
+        else fingerprint(task, make_optimizer, points, first_row, workers)
     )
     chunks = Chunks(task, grid, resume, program)
     if chunks.finished == len(grid):
         return chunks.result()
     sharding = _sharding_of_rows(mesh)
-    trials = trials_of(task, make_optimizer, eval_every, sharding, points)
+    if workers is not None:
+        sharding = NamedSharding(workers.mesh, PartitionSpec())
+        params = jax.eval_shape(task.init, jax.random.key(0))
+        tx = keyed(make_optimizer, jax.random.key(0))(**first_row)
+        chunks.traffic = traffic(tx, params, workers, grid.steps)
+    trials = trials_of(task, make_optimizer, eval_every, sharding, points, workers)
     device_seeds = jnp.asarray(grid.seeds, jnp.uint32)
 
     def values(first: int, size: int) -> Any:

@@ -9,6 +9,7 @@ import optax
 
 from optax_extras.tasks import Task
 from optax_extras.tuning._points import Points
+from optax_extras.tuning._workers import Workers
 
 
 class TrialKeys(NamedTuple):
@@ -46,7 +47,13 @@ def seeds_of(seeds: int | Sequence[int]) -> np.ndarray[Any, Any]:
 
 
 def descend(
-    task: Task, tx: Any, keys: TrialKeys, points: Points, carry: Any, entry: Any
+    task: Task,
+    tx: Any,
+    keys: TrialKeys,
+    points: Points,
+    carry: Any,
+    entry: Any,
+    workers: Workers | None = None,
 ) -> tuple[Any, jax.Array]:
     """One training step in the form that `lax.scan` takes.
 
@@ -57,19 +64,20 @@ def descend(
       points: where the gradient is taken.
       carry: parameters and state of the optimizer.
       entry: number of the step, and its entry of the plan of mini-batches.
+      workers: who divide the mini-batch among them.
 
     Returns:
       The next carry, and the loss at the point where the gradient was taken.
     """
     params, state = carry
     step, plan = entry
-
-    def loss(params: Any) -> jax.Array:
-        key = jax.random.fold_in(keys.loss, step)
-        return task.loss(params, task.batches.take(plan), key)
-
-    point = points.of_gradient(state, params)
-    value, grads = jax.value_and_grad(loss)(point)
-    updates, state = tx.update(grads, state, params)
+    batch, key = task.batches.take(plan), jax.random.fold_in(keys.loss, step)
+    if workers is None:
+        point = points.of_gradient(state, params)
+        value, grads = jax.value_and_grad(task.loss)(point, batch, key)
+        updates, state = tx.update(grads, state, params)
+        carry = optax.apply_updates(params, updates), state
+    else:
+        carry, value = workers.descend(tx, points, task.loss, carry, batch, key)
     # Sums of half-precision losses would be rounded at every step.
-    return (optax.apply_updates(params, updates), state), value.astype(float)
+    return carry, value.astype(float)

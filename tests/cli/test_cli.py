@@ -324,7 +324,7 @@ def test_a_slow_comparison_is_announced_once(capsys):
         report(done, 300)
     assert told == [(10, 300), (20, 300), (30, 300)]
     # Eight times 5 s for the first steps, and 29 times 2 s for the others.
-    expected = "about 8 min for 8 optimizers; fewer --optimizer, --steps, --seeds or"
+    expected = "about 8 min for 8 sweeps; fewer of them, --steps, --seeds or"
     assert capsys.readouterr().err.count(expected) == 1
     times = iter([0.0, 0.1, 0.2])
     quick_report = with_estimate(lambda *_: None, 1, lambda: next(times))

@@ -203,6 +203,8 @@ def test_best_is_of_the_median():
         compile_seconds=1.0,
         run_seconds=12.0,
         state_bytes_per_parameter=0.0,
+        sent_bytes=np.zeros(2, int),
+        received_bytes=np.zeros(2, int),
         planned=2,
     )
     assert result.seconds_per_step == 2.0

@@ -1,0 +1,31 @@
+"""Names of mapped axes, and what varies over them."""
+
+from typing import Any
+
+import jax
+from jax import lax
+
+from optax_extras.typing import AxisName
+
+
+def names_of(axis_name: AxisName | None) -> tuple[Any, ...]:
+    """An axis name, several of them, or none, as a tuple."""
+    if axis_name is None:
+        return ()
+    return axis_name if isinstance(axis_name, tuple) else (axis_name,)
+
+
+def varying(x: Any) -> frozenset[Any]:
+    """The mapped axes that an array varies over; none with ``check_vma=False``."""
+    kind = getattr(jax.typeof(x), "manual_axis_type", None)  # from JAX 0.10.1 on
+    found = jax.typeof(x).vma if kind is None else kind.varying
+    return frozenset(found)
+
+
+def is_bound(axis_name: AxisName) -> bool:
+    """Whether the axis is one of the surrounding `jax.shard_map`."""
+    try:
+        lax.axis_size(axis_name)
+    except NameError:
+        return False
+    return True
