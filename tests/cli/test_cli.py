@@ -333,6 +333,45 @@ def test_a_slow_comparison_is_announced_once(capsys):
     assert not capsys.readouterr().err
 
 
+def test_workers_are_compared_over_bytes(monkeypatch, capsys, tmp_path):
+    folder = tmp_path / "out"
+    options = ["--method", "dense", "--method", "8-bit(block=64)", "--workers", "4"]
+    options += ["--task", "digits(hidden=32)", "--steps", "10", "--budget", "2"]
+    options += ["--seeds", "2", "--out", str(folder)]
+    assert invoke(monkeypatch, "communicate", *options) == 0
+    output = capsys.readouterr().out
+    assert "4 workers" in output
+    assert "MB: of each worker" in output
+    assert "state" not in output
+    summary = rows(folder / "summary.csv")
+    dense, coded = (float(row["sent_bytes"]) for row in summary)
+    assert 2 < dense / coded < 4
+    assert float(rows(folder / "trials.csv")[-1]["sent_bytes"]) == coded
+    assert (folder / "communicate.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "dens"], "did you mean 'dense'?"),
+        (["--method", "top-k(density=2)"], "`density` must be in (0, 1], got 2"),
+        (["--method", "top-k(workers=2)"], "must not give `workers`"),
+        (["--method", "optax:sgd"], "does not take `axis_name`"),
+        (["--workers", "64"], "--workers must not be above the 8 devices, got 64"),
+        (["--batch-size", "30"], "must have a multiple"),
+        (["--task", "quadratic"], "must have a multiple"),
+    ],
+)
+def test_what_workers_cannot_train_is_one_line(
+    monkeypatch, capsys, tmp_path, options, message
+):
+    quick = ["--steps", "2", "--budget", "1", "--seeds", "1", "--out", str(tmp_path)]
+    assert invoke(monkeypatch, "communicate", *quick, *options) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
 def test_version(monkeypatch, capsys):
     assert invoke(monkeypatch, "--version") == 0
     line = capsys.readouterr().out

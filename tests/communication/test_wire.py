@@ -136,3 +136,32 @@ def test_replicas_stay_the_same_to_the_bit():
     )(params, state)
     assert (copies == copies[:1]).all()
     assert jnp.abs(copies).max() > 0.1
+
+
+def test_a_known_step_decides_on_the_density():
+    densities = {0: 0.5, 3: 0.1, 5: 0.01}
+
+    def sent(density, step=None):
+        tx = ox.compressed_mean(c.top_k(density), "data", workers=N)
+        params = {"w": jnp.zeros(2000)}
+        return ox.wire_bytes(tx, params, axis_name="data", workers=N, step=step).sent
+
+    found = [sent(densities, step) for step in range(6)]
+    assert found == [sent(0.5)] * 3 + [sent(0.1)] * 2 + [sent(0.01)]
+    with pytest.raises(ValueError, match="`step` must be"):
+        sent(0.5, step=-1)
+
+
+def test_operands_beyond_the_fifth_are_read():
+    """XLA numbers every fifth operand in a comment."""
+    grads = {"w": jnp.zeros((8, 64, 256))}
+    tx = ox.compressed_mean(c.quantized(4), "data", workers=8)
+    mesh = mesh_of(8)
+    state, specs = start(tx, {"w": jnp.zeros((64, 256))}, mesh)
+    compiled = step_of(tx, mesh, specs).lower(grads, state, None)
+    (moved,) = (
+        one
+        for one in ox.collective_bytes(compiled.compile())
+        if one.kind == "all-to-all"
+    )
+    assert moved.operand_bytes == moved.result_bytes
