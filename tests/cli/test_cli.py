@@ -339,7 +339,7 @@ def test_workers_are_compared_over_bytes(monkeypatch, capsys, tmp_path):
     options += ["--task", "digits(hidden=32)", "--steps", "10", "--budget", "2"]
     options += ["--seeds", "2", "--out", str(folder)]
     assert invoke(monkeypatch, "communicate", *options) == 0
-    output = capsys.readouterr().out
+    output = " ".join(capsys.readouterr().out.split())
     assert "4 workers" in output
     assert "MB: of each worker" in output
     assert "state" not in output
