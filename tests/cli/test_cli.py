@@ -350,6 +350,9 @@ def test_workers_are_compared_over_bytes(monkeypatch, capsys, tmp_path):
     assert (folder / "communicate.png").read_bytes().startswith(b"\x89PNG")
 
 
+DENSE = ["--method", "dense"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -357,9 +360,9 @@ def test_workers_are_compared_over_bytes(monkeypatch, capsys, tmp_path):
         (["--method", "top-k(density=2)"], "`density` must be in (0, 1], got 2"),
         (["--method", "top-k(workers=2)"], "must not give `workers`"),
         (["--method", "optax:sgd"], "does not take `axis_name`"),
-        (["--workers", "64"], "--workers must not be above the 8 devices, got 64"),
-        (["--batch-size", "30"], "must have a multiple"),
-        (["--task", "quadratic"], "must have a multiple"),
+        ([*DENSE, "--workers", "64"], "must not be above the 8 devices, got 64"),
+        ([*DENSE, "--batch-size", "30"], "must have a multiple"),
+        ([*DENSE, "--task", "quadratic"], "must have a multiple"),
     ],
 )
 def test_what_workers_cannot_train_is_one_line(
