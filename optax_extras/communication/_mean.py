@@ -41,9 +41,10 @@ def compressed_mean(
 
     Use it as the first stage of a chain in data-parallel training over slow links: the
     local gradients of each worker go in, and the mean of what was sent comes out, the
-    same bits on every worker. On fast links a dense mean takes less time. A stage before
-    it must keep no state of gradients, which would differ between workers; for larger
-    batches, take the mean of several losses rather than `optax.MultiSteps` around it.
+    same bits on every worker. On fast links a dense mean takes less time. A stage
+    before it must keep no state of gradients, which would differ between workers; for
+    larger batches, take the mean of several losses rather than `optax.MultiSteps`
+    around it.
 
     Each worker keeps what it did not send, e, and adds it to its next gradient. With
     gradients g, compressor C and N workers:

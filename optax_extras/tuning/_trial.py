@@ -78,6 +78,6 @@ def descend(
         updates, state = tx.update(grads, state, params)
         carry = optax.apply_updates(params, updates), state
     else:
-        carry, value = workers.descend(tx, points, task.loss, carry, batch, key)
+        carry, value = workers.descend(tx, points, task.loss, carry, batch, key, step)
     # Sums of half-precision losses would be rounded at every step.
     return carry, value.astype(float)

@@ -11,7 +11,13 @@ import optax
 from jax import lax
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
-from optax_extras.communication import local_value_and_grad, wire_bytes, worker_specs
+from optax_extras.communication import (
+    CompressedMeanState,
+    DeepGradientCompressionState,
+    local_value_and_grad,
+    wire_bytes,
+    worker_specs,
+)
 from optax_extras.tasks import Task
 from optax_extras.tuning._points import Points
 
@@ -66,6 +72,7 @@ class Workers:
         carry: Any,
         batch: Any,
         key: jax.Array,
+        number: jax.Array,
     ) -> tuple[Any, jax.Array]:
         """One step, of which each worker takes the gradient of its part of the batch.
 
@@ -76,12 +83,15 @@ class Workers:
           carry: parameters and state of the optimizer.
           batch: the whole mini-batch.
           key: of the step; each worker's differs.
+          number: of the step; int32[], the same in all trials.
 
         Returns:
           The next carry, and the mean of the workers' losses.
         """
         axis, everywhere = self.axis_name, PartitionSpec()
         specs = (everywhere, worker_specs(carry[1], axis))
+        params, state = carry
+        carry = params, _at_step(state, number)
 
         @partial(
             jax.shard_map,
@@ -101,6 +111,22 @@ class Workers:
 
         stepped: tuple[Any, jax.Array] = step(carry, batch, key)
         return stepped
+
+
+def _at_step(state: Any, number: jax.Array) -> Any:
+    """The same state, with a number of steps that does not differ between trials.
+
+    Otherwise `jax.vmap` computes every density of a warm-up at every step.
+    """
+
+    def counts(node: Any) -> bool:
+        return isinstance(node, (CompressedMeanState, DeepGradientCompressionState))
+
+    return jax.tree.map(
+        lambda node: node._replace(count=number) if counts(node) else node,
+        state,
+        is_leaf=counts,
+    )
 
 
 def traffic(
