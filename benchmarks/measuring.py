@@ -23,11 +23,17 @@ class Prepared:
     by_kernels: float = 0.0  # bytes that the compiled kernels read and write
     parameters: int = 1
     times: list[float] = dataclasses.field(default_factory=list)  # seconds
+    cpu: list[float] = dataclasses.field(default_factory=list)  # the same, of all cores
 
     @property
     def median(self) -> float:
         """Median time of a step in seconds."""
         return statistics.median(self.times)
+
+    @property
+    def median_cpu(self) -> float:
+        """Median CPU time of a step in seconds."""
+        return statistics.median(self.cpu)
 
 
 def transformer(layers: int, d: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -49,12 +55,19 @@ def prepare(optimizer: optax.GradientTransformation, tree: Any, dtype: Any) -> P
     """Compiles a step of an optimizer, with donated buffers, for a tree of shapes."""
     params = jax.tree.map(lambda s: jnp.zeros(s.shape, dtype), tree)
     grads = jax.tree.map(lambda s: jnp.ones(s.shape, dtype), tree)
-    carry = [params, optimizer.init(params)]
 
     def step(params: Any, state: Any, grads: Any) -> Any:
         updates, state = optimizer.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
+    return prepare_step(step, params, optimizer.init(params), grads)
+
+
+def prepare_step(
+    step: Callable[..., Any], params: Any, state: Any, grads: Any
+) -> Prepared:
+    """Compiles a step for these arrays, with donated parameters and state."""
+    carry = [params, state]
     started = time.perf_counter()
     lowered = jax.jit(step, donate_argnums=(0, 1)).lower(*carry, grads)
     traced = time.perf_counter()
@@ -85,6 +98,7 @@ def take_turns(methods: Iterable[Prepared], rounds: int) -> None:
     for _ in range(rounds):
         for method in methods:
             method.step()  # untimed: the caches hold the previous method's data
-            started = time.perf_counter()
+            started, cpu = time.perf_counter(), time.process_time()
             method.step()
             method.times.append(time.perf_counter() - started)
+            method.cpu.append(time.process_time() - cpu)
