@@ -21,6 +21,8 @@ def parted(whole: jax.Array, lengths: Sequence[int], axis: int = 0) -> list[jax.
     """The arrays of these lengths that `joined` joined, or others along an axis."""
     if len(lengths) == 1:
         return [whole]
+    if whole.shape[axis] >= 2**31:  # beyond the variables below
+        return list(lax.split(whole, lengths, axis))
     # XLA compiles one kernel for all parts of a length that start at a variable; where
     # each starts at a constant of its own, one for each.
     starts = [jnp.int32(end) for end in np.cumsum([0, *lengths[:-1]])]

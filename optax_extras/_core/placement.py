@@ -96,8 +96,9 @@ def zeros(
     """float32 zeros, made in parts on the devices of the axis if these are known."""
     where = _where(spec, layouts, axis_name)
     if where is None:
-        return jnp.zeros(shape)
-    made: jax.Array = jax.jit(lambda: jnp.zeros(shape), out_shardings=where)()
+        return jnp.zeros(shape, jnp.float32)
+    make = jax.jit(lambda: jnp.zeros(shape, jnp.float32), out_shardings=where)
+    made: jax.Array = make()
     return made
 
 

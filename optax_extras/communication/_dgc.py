@@ -199,7 +199,9 @@ def _accumulate(
         check_same(params, axis_name)
         keys, grads = averager.local(updates)
         if clip is not None:
-            grads = _clipped(grads, jnp.asarray(clip) / workers**0.5, axis_name)
+            grads = _clipped(
+                grads, jnp.asarray(clip, jnp.float32) / workers**0.5, axis_name
+            )
         treedef: Any = jax.tree.structure(updates, is_leaf=is_none)
         u, v = own(state.velocity, updates), own(state.residual, updates)
         trace = treedef.flatten_up_to(state.trace)
@@ -248,10 +250,11 @@ def _clipped(grads: list[Any], limit: jax.Array, axis_name: AxisName) -> list[An
     known = [g for g in grads if g is not None]
     if not known:
         return grads
-    square = sum(jnp.sum(g**2) for g in known)
-    others = varying(square) - {*names_of(axis_name)}
-    if others:
-        square = lax.psum(square, tuple(others))
-    norm = jnp.sqrt(square)
+    # Along other axes a leaf is in shards, or the same on all devices.
+    squares: dict[Any, jax.Array] = {}
+    for g in known:
+        others = tuple(sorted(varying(g) - {*names_of(axis_name)}))
+        squares[others] = squares.get(others, jnp.float32(0)) + jnp.sum(g**2)
+    norm = jnp.sqrt(sum(lax.psum(x, k) if k else x for k, x in squares.items()))
     scale = jnp.where(norm > limit, limit / norm, 1)
     return [None if g is None else g * scale for g in grads]

@@ -61,8 +61,8 @@ def compressed_mean(
     `worker_specs` gives the specs of the state.
 
     A step with a gradient that is not finite, on any worker, gives updates of zero and
-    leaves the residuals and the compressor alone. Later stages of a chain see the
-    zeros.
+    leaves the residuals and the compressor alone. So does a step with one so large that
+    the compressor's sums or norms overflow. Later stages of a chain see the zeros.
 
     Args:
       compressor: one of `optax_extras.compressors`, or your own `Compressor`.

@@ -124,11 +124,16 @@ def wire_bytes(
     )
     program = jax.make_jaxpr(traced)(abstract, state, abstract)
     sent, received = _moved(program.jaxpr, set(names), workers)
-    size = sum(math.prod(x.shape) for x in jax.tree.leaves(abstract))
+    size = sum(
+        math.prod(x.shape) * (1 + jnp.iscomplexobj(x))
+        for x in jax.tree.leaves(abstract)
+    )
     dense = 2 * 4 * size * (workers - 1) // workers
     most = max(sent, received)
     note = ""
     if most > dense:
+        note = "it moves more than a dense mean"
+    if received > max(sent, dense):
         note = (
             f"it receives more than in a dense mean: a gather grows with the"
             f" {workers} workers"
@@ -157,7 +162,9 @@ def _moved(jaxpr: Any, names: set[Any], workers: int) -> tuple[int, int]:
             others = (workers - 1) / workers
             if kind.startswith("all_gather"):
                 moved = operand, result - operand
-            elif kind.startswith("psum"):  # a ring scatters sums, and gathers them
+            elif kind.startswith(
+                ("psum", "pmax", "pmin")
+            ):  # a ring scatters sums, and gathers them
                 moved = int(2 * operand * others), int(2 * operand * others)
             elif kind in ("all_to_all", "reduce_scatter"):
                 moved = int(operand * others), int(operand * others)

@@ -144,7 +144,8 @@ class Exchanged(NamedTuple):
       means: means over the workers, the same on every worker, (m, *shape) each.
       left: what this worker's own message leaves of its leaves, (m, *shape) each.
       state: the compressor's new state.
-      finite: whether all gradients of all workers are; bool[], the same on all.
+      finite: whether all gradients of all workers are, and what was computed of them;
+        bool[], the same on all.
     """
 
     means: list[jax.Array]
@@ -224,7 +225,8 @@ class Compressor(abc.ABC):
         def add(total: jax.Array, message: jax.Array) -> tuple[jax.Array, None]:
             return total + self.decode(message, site), None
 
-        total, _ = lax.scan(add, jnp.zeros(site.shape), messages, unroll=UNROLL)
+        zeros = jnp.zeros(site.shape, jnp.float32)
+        total, _ = lax.scan(add, zeros, messages, unroll=UNROLL)
         return total / group.workers
 
     def left(self, messages: jax.Array, stack: Stack) -> jax.Array:

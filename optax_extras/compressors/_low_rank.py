@@ -53,12 +53,13 @@ class LowRank(Compressor):
     ) -> Any:
         """The first right factors, from the key; the same on all workers."""
         words = leaf_paths.hash_paths("low_rank", list(paths)).T
-        firsts = [jnp.zeros(1)]  # some, because checkpoints cannot hold an empty array
+        # One or more elements, because checkpoints cannot hold an empty array.
+        firsts = [jnp.zeros(1, jnp.float32)]
         for i in itertools.chain(*stacks_of([one.shape for one in layouts])):
             shape, start = layouts[i].shape, jnp.int32(0)
             key = Site(shape, jnp.array(words[i]), start, start).key(self.words)
             size = _matrix(shape)[1] * self.rank
-            firsts.append(jax.random.normal(key, (size,)))
+            firsts.append(jax.random.normal(key, (size,), jnp.float32))
         axes = axes_of(layouts)
         first = jnp.concatenate(firsts)
         every = jnp.broadcast_to(first, (shards(layouts, axes), *first.shape))
@@ -92,11 +93,16 @@ class LowRank(Compressor):
         left = [stack.x - mean for stack, mean in zip(stacks, means, strict=True)]
         kept = jnp.concatenate([first, *(q.reshape(-1) for q in rights)])
         state = state._replace(value=kept[np.newaxis])
-        return Exchanged(means, left, state, flags[0] == group.workers)
+        # Norms of columns may overflow, and would be in the factors from then on.
+        everywhere = (flags[0] == group.workers) & jnp.all(jnp.isfinite(kept))
+        return Exchanged(means, left, state, everywhere)
 
 
 def _times(matrices: jax.Array, rights: jax.Array) -> jax.Array:
-    """M Q of each matrix, (m, a, r)."""
+    """M Q of each matrix, (m, a, r), over the largest element of Q."""
+    # Only what P spans counts, and M times the Q that it gave would overflow soon.
+    largest = jnp.abs(rights).max(axis=(1, 2), keepdims=True)
+    rights = rights / jnp.where(largest > 0, largest, 1)
     return jnp.einsum("mab,mbr->mar", matrices, rights)
 
 
@@ -111,7 +117,7 @@ def _product(lefts: jax.Array, rights: jax.Array, shape: tuple[int, ...]) -> jax
     if lefts.shape[-1] > _SUMMED:
         return jnp.einsum("mar,mbr->mab", lefts, rights).reshape(-1, *shape)
     ones = (1,) * (len(shape) - 1)
-    total = jnp.zeros(())
+    total = jnp.float32(0)
     for p, q in zip(lefts.transpose(2, 0, 1), rights.transpose(2, 0, 1), strict=True):
         of_rows = p.reshape(-1, *shape[:-1], 1)
         total = total + of_rows * q.reshape(-1, *ones, shape[-1])

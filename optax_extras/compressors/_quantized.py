@@ -196,6 +196,8 @@ class Quantized(Compressor):
             jnp.pad(jnp.concatenate(parts), ((0, missing), (0, 0)))
             for parts in zip(*encoded, strict=True)
         )
+        # Sums of a block may overflow, and would be in the residuals from then on.
+        finite = finite & jnp.all(jnp.isfinite(scales))
         flags = jnp.broadcast_to(finite.astype(jnp.uint8), (group.workers, 1))
         by_worker = [x.reshape(group.workers, -1) for x in (codes, to_bytes(scales))]
         received = group.transpose(jnp.concatenate([*by_worker, flags], axis=1))
@@ -276,7 +278,7 @@ class Quantized(Compressor):
         if self.words is None:
             return None
         key = jax.random.fold_in(site.key(self.words, of_worker=True), phase)
-        return jax.random.uniform(key, (rows, *self._row))
+        return jax.random.uniform(key, (rows, *self._row), jnp.float32)
 
     def _uniforms(self, stack: Stack) -> Any:
         """The same of all leaves of a stack."""

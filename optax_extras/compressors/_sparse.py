@@ -39,11 +39,19 @@ class _Sparse(Compressor):
     def entries(self, data: jax.Array, site: Site) -> tuple[jax.Array, jax.Array]:
         """Flat indices, int32[k], beyond the leaf for none, and float32 values."""
 
+    def saves(self, shape: tuple[int, ...]) -> bool:
+        """Whether the message about a leaf is no longer than the leaf in float32."""
+        if math.prod(shape) >= 2**31:
+            raise ValueError(
+                "`params` must have leaves of less than 2^31 elements on a device,"
+                f" whose indices are int32, got one of the shape {shape}: shard it"
+            )
+        return super().saves(shape)
+
     def decode(self, data: jax.Array, site: Site) -> jax.Array:
         """What a message stands for, with zeros where it has nothing."""
-        return _added(jnp.zeros(site.size), *self.entries(data, site)).reshape(
-            site.shape
-        )
+        zeros = jnp.zeros(site.size, jnp.float32)
+        return _added(zeros, *self.entries(data, site)).reshape(site.shape)
 
     def left(self, messages: jax.Array, stack: Stack) -> jax.Array:
         """What messages leave of leaves; in place, as most of them stays."""
@@ -57,7 +65,7 @@ class _Sparse(Compressor):
 
     def mean(self, messages: jax.Array, site: Site, group: Group) -> jax.Array:
         """The mean of what the messages stand for."""
-        zeros = jnp.zeros(site.size)
+        zeros = jnp.zeros(site.size, jnp.float32)
         by_senders = group.average == "senders"
 
         def add(totals: Any, message: jax.Array) -> tuple[Any, None]:
@@ -177,8 +185,10 @@ class RandomK(_Sparse):
         def add(total: jax.Array, message: jax.Array) -> tuple[jax.Array, None]:
             return total + from_bytes(message, indices.shape, self._dtype), None
 
-        total, _ = lax.scan(add, jnp.zeros(indices.shape), messages, unroll=UNROLL)
-        mean = _added(jnp.zeros(site.size), indices, total / group.workers)
+        zeros = jnp.zeros(indices.shape, jnp.float32)
+        total, _ = lax.scan(add, zeros, messages, unroll=UNROLL)
+        whole = jnp.zeros(site.size, jnp.float32)
+        mean = _added(whole, indices, total / group.workers)
         return mean.reshape(site.shape)
 
     @property
