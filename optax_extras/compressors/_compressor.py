@@ -62,7 +62,14 @@ class Site(NamedTuple):
 
 
 def stacks_of(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
-    """The numbers of the leaves that make a stack."""
+    """Which leaves are compressed together: those of one shape, unless it is large.
+
+    Args:
+      shapes: the shapes of the leaves on a worker.
+
+    Returns:
+      For each stack, the numbers of its leaves.
+    """
     stacks: dict[Any, list[int]] = {}
     for i, shape in enumerate(shapes):
         # A large leaf is alone, as copying it takes longer than what a stack saves.

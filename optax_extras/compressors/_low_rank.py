@@ -99,10 +99,10 @@ class LowRank(Compressor):
 
 
 def _times(matrices: jax.Array, rights: jax.Array) -> jax.Array:
-    """M Q of each matrix, (m, a, r), over the largest element of Q."""
+    """M Q of each matrix, (m, a, r), over a power of two that is as large as Q."""
     # Only what P spans counts, and M times the Q that it gave would overflow soon.
-    largest = jnp.abs(rights).max(axis=(1, 2), keepdims=True)
-    rights = rights / jnp.where(largest > 0, largest, 1)
+    _, exponent = jnp.frexp(jnp.abs(rights).max(axis=(1, 2), keepdims=True))
+    rights = jnp.ldexp(rights, -exponent)
     return jnp.einsum("mab,mbr->mar", matrices, rights)
 
 
