@@ -333,6 +333,7 @@ def test_a_slow_comparison_is_announced_once(capsys):
     assert not capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_workers_are_compared_over_bytes(monkeypatch, capsys, tmp_path):
     folder = tmp_path / "out"
     options = ["--method", "dense", "--method", "8-bit(block=64)", "--workers", "4"]
@@ -353,6 +354,7 @@ def test_workers_are_compared_over_bytes(monkeypatch, capsys, tmp_path):
 DENSE = ["--method", "dense"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

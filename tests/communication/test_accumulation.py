@@ -13,6 +13,8 @@ from optax_extras.compressors import quantized, top_k
 from communication.methods import METHODS, method
 from communication.workers import SHAPES, N, gradients, mesh_of, run, start, step_of
 
+pytestmark = pytest.mark.slow
+
 PARAMS = {name: np.zeros(shape, "f4") for name, shape in SHAPES.items()}
 BOTH = pytest.mark.parametrize(
     "check_vma", [True, pytest.param(False, marks=pytest.mark.slow)]

@@ -16,10 +16,11 @@ from communication.methods import COMPRESSORS, method
 from communication.training import PARAMS, train
 from communication.workers import N, gradients, mesh_of, run, start
 
+pytestmark = pytest.mark.slow
+
 ODD = {"0-d": (), "empty": (0, 3), "few": (20,), "matrix": (3, 2), "w": (20, 30)}
 # Stochastic rounding keeps nothing of its second phase.
 BIASED = {**COMPRESSORS, "8 bit": c.quantized(8)}
-SLOW = pytest.mark.slow
 
 
 def kept_of(state):
@@ -89,9 +90,7 @@ def test_absent_leaves(name):
         np.testing.assert_allclose(updates[leaf], expected[leaf][0], atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "name", ["4 bit", *(pytest.param(x, marks=SLOW) for x in ("low_rank", "dgc"))]
-)
+@pytest.mark.parametrize("name", ["4 bit", "low_rank", "dgc"])
 def test_training_in_half_precision(name):
     tx, mesh = method(name), mesh_of()
     params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)

@@ -12,6 +12,8 @@ from optax_extras._core.joining import parted
 
 from communication.workers import N, gradients, mesh_of, run, start
 
+pytestmark = pytest.mark.slow
+
 ALONG = {"axis_name": "data", "workers": N}
 
 

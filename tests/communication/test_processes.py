@@ -9,6 +9,8 @@ from communication.methods import method
 from communication.scripts import popen
 from communication.workers import gradients, run
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["top_k", "8 bit", "4 bit", "low_rank", "dgc"]
 
 

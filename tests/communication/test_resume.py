@@ -17,6 +17,8 @@ from communication.scripts import popen
 from communication.training import PARAMS, abstract, last_checkpoint, train
 from communication.workers import mesh_of, start
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["8 bit", "4 bit", "low_rank", "dgc"]
 
 

@@ -38,6 +38,7 @@ def test_what_is_not_finite_is_selected(bad):
     assert 300 in np.asarray(_sparse._largest(jnp.asarray(x), 2))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "compressor",
     [c.top_k(0.1), c.random_k(0.1, key=1), c.quantized(4), c.low_rank(2)],

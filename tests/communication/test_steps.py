@@ -14,6 +14,8 @@ from optax_extras._core.placement import Divided, PerWorker, is_placed
 from communication.methods import METHODS, method
 from communication.workers import SHAPES, gradients, mesh_of, start, step_of
 
+pytestmark = pytest.mark.slow
+
 STEPS = 4
 PARAMS = {name: np.zeros(shape, "f4") for name, shape in SHAPES.items()}
 FEW = {"top_k", "4 bit", "low_rank", "dgc"}  # the others are variants of them

@@ -167,6 +167,7 @@ def gaussian_gradient(theta):
     return (theta - jnp.float32(MEAN)[None]) @ jnp.float32(PRECISION)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1.0, 0.1])
 def test_sgld_settles_in_a_gaussian(temperature):
     h = 0.01

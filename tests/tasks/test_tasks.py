@@ -22,6 +22,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_can_be_trained(name):
     task = load_task(name)

@@ -19,6 +19,8 @@ from optax_extras.tuning import (
     sweep,
 )
 
+pytestmark = pytest.mark.slow
+
 AXIS, N = "data", 4
 GRID = {"learning_rate": [0.01, 0.1]}
 
