@@ -1,5 +1,6 @@
 """Names of mapped axes, and what varies over them."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -20,6 +21,12 @@ def varying(x: Any) -> frozenset[Any]:
     kind = getattr(jax.typeof(x), "manual_axis_type", None)  # from JAX 0.10.1 on
     found = jax.typeof(x).vma if kind is None else kind.varying
     return frozenset(found)
+
+
+def vary_over(x: jax.Array, names: Iterable[Any]) -> jax.Array:
+    """The array, made to vary over axes, which takes no communication."""
+    missing = tuple(name for name in names if name not in varying(x))
+    return lax.pcast(x, missing, to="varying") if missing else x
 
 
 def is_bound(axis_name: AxisName) -> bool:

@@ -174,6 +174,10 @@ class Averager:
         # Shards of the parameters along other axes skip a step together.
         if others := tuple(varying(everywhere)):
             everywhere = lax.pmin(everywhere.astype(jnp.int32), others) == 1
+        means, left = (
+            [_as_same(x, leaf) for x, leaf in zip(some, leaves, strict=True)]
+            for some in (means, left)
+        )
         return Averaged(means, left, state, everywhere)
 
     def _stacks(
@@ -189,6 +193,16 @@ class Averager:
             x = joined([leaves[i] for i in numbers])
             stacks.append(Stack(x, site, tuple(numbers)))
         return stacks
+
+
+def _as_same(x: Any, leaf: jax.Array) -> Any:
+    """A result, the same along the axes that its leaf is the same along.
+
+    It went through one buffer with leaves that are sharded along them, so that JAX does
+    not know.
+    """
+    unknown = () if x is None else tuple(varying(x) - varying(leaf))
+    return lax.pmax(x, unknown) if unknown else x
 
 
 def _is_finite(x: jax.Array) -> jax.Array:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-from jax import lax
 
-from optax_extras._core.axes import names_of, varying
+from optax_extras._core.axes import names_of, vary_over
 from optax_extras.typing import AxisName, Loss
 
 
@@ -48,13 +47,8 @@ def local_value_and_grad(
     """
 
     def local(params: Any, *args: Any, **kwargs: Any) -> Any:
-        def vary(x: Any) -> Any:
-            missing = tuple(
-                name for name in names_of(axis_name) if name not in varying(x)
-            )
-            return lax.pcast(x, missing, to="varying") if missing else x
-
-        params = jax.tree.map(vary, params)
+        names = names_of(axis_name)
+        params = jax.tree.map(lambda x: vary_over(x, names), params)
         return jax.value_and_grad(loss, has_aux=has_aux)(params, *args, **kwargs)
 
     return local

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from optax_extras._core.axes import vary_over, varying
 from optax_extras._core.joining import joined, parted
 from optax_extras._core.placement import Layout
 from optax_extras.typing import AxisName
@@ -232,7 +233,7 @@ class Compressor(abc.ABC):
         def add(total: jax.Array, message: jax.Array) -> tuple[jax.Array, None]:
             return total + self.decode(message, site), None
 
-        zeros = jnp.zeros(site.shape, jnp.float32)
+        zeros = vary_over(jnp.zeros(site.shape, jnp.float32), varying(messages))
         total, _ = lax.scan(add, zeros, messages, unroll=UNROLL)
         return total / group.workers
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from optax_extras._core.axes import vary_over, varying
 from optax_extras.compressors._bits import (
     from_bytes,
     pack,
@@ -65,7 +66,7 @@ class _Sparse(Compressor):
 
     def mean(self, messages: jax.Array, site: Site, group: Group) -> jax.Array:
         """The mean of what the messages stand for."""
-        zeros = jnp.zeros(site.size, jnp.float32)
+        zeros = vary_over(jnp.zeros(site.size, jnp.float32), varying(messages))
         by_senders = group.average == "senders"
 
         def add(totals: Any, message: jax.Array) -> tuple[Any, None]:
@@ -185,7 +186,7 @@ class RandomK(_Sparse):
         def add(total: jax.Array, message: jax.Array) -> tuple[jax.Array, None]:
             return total + from_bytes(message, indices.shape, self._dtype), None
 
-        zeros = jnp.zeros(indices.shape, jnp.float32)
+        zeros = vary_over(jnp.zeros(indices.shape, jnp.float32), varying(messages))
         total, _ = lax.scan(add, zeros, messages, unroll=UNROLL)
         whole = jnp.zeros(site.size, jnp.float32)
         mean = _added(whole, indices, total / group.workers)

@@ -355,6 +355,54 @@ def test_a_second_axis_of_shards():
         np.testing.assert_array_equal(updates["w"], expected)
 
 
+@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize(
+    "compressor",
+    [
+        c.top_k(0.1),
+        c.random_k(0.1, key=0),
+        c.quantized(4, block=64),
+        c.low_rank(2),
+        c.top_k({0: 0.5, 1: 0.1}),
+    ],
+    ids=["top_k", "random_k", "4 bit", "low_rank", "staged"],
+)
+def test_sharded_leaves_beside_replicated_ones(compressor, check_vma):
+    mesh = mesh_of((N, 2), names=("data", "model"))
+    shapes = {"b": (5,), "same": (40, 30), "sharded": (80, 30)}
+    grads = jax.tree.map(lambda g: g[0], gradients(1, shapes=shapes))
+    specs = {"b": P(), "same": P(), "sharded": P("model")}
+    tx = mean_of(compressor)
+    params = {
+        name: jax.device_put(jnp.zeros(shapes[name]), NamedSharding(mesh, spec))
+        for name, spec in specs.items()
+    }
+    state, state_specs = start(tx, params, mesh)
+    local = {name: P("data", *spec) for name, spec in specs.items()}
+    step = jax.jit(
+        jax.shard_map(
+            lambda g, s, p: tx.update(jax.tree.map(lambda x: x[0], g), s, p),
+            mesh=mesh,
+            in_specs=(local, state_specs, specs),
+            out_specs=(specs, state_specs),
+            check_vma=check_vma,
+        )
+    )
+    updates, state = step(grads, state, params)
+    updates, state = step(grads, state, params)
+    for name in shapes:
+        first, *copies = [
+            np.asarray(shard.data) for shard in updates[name].addressable_shards
+        ]
+        assert np.isfinite(first).all()
+        if name != "sharded":
+            for copy in copies:
+                np.testing.assert_array_equal(copy, first)
+    kept = np.asarray(state.residual.value["same"])
+    assert kept.shape == (N, 40, 30)
+    np.testing.assert_allclose(updates["b"], grads["b"].mean(axis=0), atol=1e-6)
+
+
 def test_dense_means_over_fast_links_come_first():
     mesh = mesh_of((N, 2), names=("data", "fast"))
     grads = gradients(2, workers=2 * N)
