@@ -26,6 +26,7 @@ def test_conformance(check):
     check()
 
 
+@pytest.mark.slow
 @parametrize_checks(OVER_WORKERS, checks=CHECKS_OF["state"])
 def test_state_of_workers(check):
     check()

@@ -44,6 +44,7 @@ def fails_as_expected(name, checks):
     assert broken.message in failures[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
