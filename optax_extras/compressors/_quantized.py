@@ -171,9 +171,8 @@ class Quantized(Compressor):
         self, stacks: Sequence[Stack], state: Any, finite: jax.Array, group: Group
     ) -> Exchanged:
         """Sends a part of the blocks to each worker, and its mean to all."""
-        counts = np.concatenate(
-            [np.tile(self._counts(s.site.size), len(s.numbers)) for s in stacks]
-        )
+        counts_of = [np.tile(self._counts(s.site.size), len(s.numbers)) for s in stacks]
+        counts = np.concatenate(counts_of)
         own = -(-len(counts) // group.workers)
         missing = group.workers * own - len(counts)
         if self._keeps and state.value.shape[1] != own:
@@ -183,13 +182,9 @@ class Quantized(Compressor):
                 " `init` parameters that are sharded as in `update`"
             )
         encoded, left = [], []
-        for stack in stacks:
+        for stack, inside in zip(stacks, counts_of, strict=True):
             rows = self._rows(stack.x)
-            sent = self._encode(
-                rows,
-                np.tile(self._counts(stack.site.size), len(stack.numbers)),
-                self._uniforms(stack),
-            )
+            sent = self._encode(rows, inside, self._uniforms(stack))
             encoded.append(sent)
             left.append(_leaves(rows - self._decode(*sent), stack.x.shape))
         codes, scales = (

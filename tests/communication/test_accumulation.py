@@ -16,9 +16,7 @@ from communication.workers import SHAPES, N, gradients, mesh_of, run, start, ste
 pytestmark = pytest.mark.slow
 
 PARAMS = {name: np.zeros(shape, "f4") for name, shape in SHAPES.items()}
-BOTH = pytest.mark.parametrize(
-    "check_vma", [True, pytest.param(False, marks=pytest.mark.slow)]
-)
+BOTH = pytest.mark.parametrize("check_vma", [True, False])
 
 
 def means_of_pairs(grads):

@@ -38,7 +38,6 @@ def pair_of_processes(folder):
     return {k: np.concatenate([half[k] for half in halves], axis=1) for k in halves[0]}
 
 
-@pytest.mark.slow
 def test_two_processes_do_what_one_does(tmp_path):
     pair = pair_of_processes(tmp_path)
     for name in NAMES:

@@ -41,7 +41,6 @@ def assert_same(found, expected):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-@pytest.mark.slow
 def test_killed_and_resumed_to_the_bit(tmp_path):
     assert killed(tmp_path, steps=9)  # as it begins to save the third time
     first = last_checkpoint(tmp_path)
@@ -67,9 +66,7 @@ def means_of(state):
     return [(x.mean(axis=0), np.abs(x).mean(axis=0) * 2.0**-24) for x in each]
 
 
-@pytest.mark.parametrize(
-    "name", ["4 bit", "dgc", pytest.param("low_rank", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["4 bit", "dgc", "low_rank"])
 def test_from_eight_workers_to_four_and_back(tmp_path, name):
     kept, params, losses = None, PARAMS, []
     for number, workers in enumerate((8, 4, 8)):

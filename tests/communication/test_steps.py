@@ -18,11 +18,6 @@ pytestmark = pytest.mark.slow
 
 STEPS = 4
 PARAMS = {name: np.zeros(shape, "f4") for name, shape in SHAPES.items()}
-FEW = {"top_k", "4 bit", "low_rank", "dgc"}  # the others are variants of them
-EVERY = [
-    name if name in FEW else pytest.param(name, marks=pytest.mark.slow)
-    for name in METHODS
-]
 
 
 @functools.cache
@@ -88,7 +83,7 @@ def assert_close(found, expected):
     )
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", METHODS)
 def test_a_scan_with_donated_buffers_is_a_loop(name):
     grads = gradients(STEPS)
     assert_close(scan(method(name), mesh_of(), grads), loop(name, grads))
@@ -101,7 +96,7 @@ def test_workers_along_two_axes(name):
     assert_close(found, loop(name, grads))
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", METHODS)
 def test_zero_gradients(name):
     grads = gradients(2)
     zeros = jax.tree.map(np.zeros_like, grads)
