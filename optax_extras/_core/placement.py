@@ -94,10 +94,10 @@ def zeros(
     axis_name: AxisName,
 ) -> jax.Array:
     """float32 zeros, made in parts on the devices of the axis if these are known."""
-    where = _where(spec, layouts, axis_name)
-    if where is None:
+    found = where(spec, layouts, axis_name)
+    if found is None:
         return jnp.zeros(shape, jnp.float32)
-    make = jax.jit(lambda: jnp.zeros(shape, jnp.float32), out_shardings=where)
+    make = jax.jit(lambda: jnp.zeros(shape, jnp.float32), out_shardings=found)
     made: jax.Array = make()
     return made
 
@@ -106,11 +106,11 @@ def placed(
     x: jax.Array, spec: PartitionSpec, layouts: Sequence[Layout], axis_name: AxisName
 ) -> jax.Array:
     """An array, on the devices of the axis if these are known."""
-    where = _where(spec, layouts, axis_name)
-    return x if where is None else jax.jit(lambda x: x, out_shardings=where)(x)
+    found = where(spec, layouts, axis_name)
+    return x if found is None else jax.jit(lambda x: x, out_shardings=found)(x)
 
 
-def _where(spec: PartitionSpec, layouts: Sequence[Layout], axis_name: AxisName) -> Any:
+def where(spec: PartitionSpec, layouts: Sequence[Layout], axis_name: AxisName) -> Any:
     """Sharding over the devices of `jax.set_mesh` or of the parameters, or None."""
     names = set(names_of(axis_name))
     if names <= set(jax.sharding.get_abstract_mesh().axis_names):
@@ -118,3 +118,9 @@ def _where(spec: PartitionSpec, layouts: Sequence[Layout], axis_name: AxisName) 
     meshes = (one.mesh for one in layouts if one.mesh is not None)
     known = (mesh for mesh in meshes if names <= set(mesh.axis_names))
     return next((NamedSharding(mesh, spec) for mesh in known), None)
+
+
+def spec_of(leaf: Any) -> PartitionSpec:
+    """The spec of an array that is sharded, or an empty one."""
+    sharding = getattr(leaf, "sharding", None)
+    return sharding.spec if isinstance(sharding, NamedSharding) else PartitionSpec()

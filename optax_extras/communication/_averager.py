@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from optax_extras._core import checks, paths
-from optax_extras._core.axes import is_bound, names_of, varying
+from optax_extras._core.axes import is_bound, names_of, vary_over, varying
 from optax_extras._core.joining import joined, parted
 from optax_extras._core.leaves import is_none
 from optax_extras._core.placement import layout_of
@@ -23,6 +22,25 @@ from optax_extras.compressors import Average, Compressor, Group, Site, Stack, st
 from optax_extras.typing import AxisName
 
 MIN_SIZE = 1024
+
+
+class Local(NamedTuple):
+    """What a worker has for a mean.
+
+    Attributes:
+      keys: paths of the leaves.
+      leaves: in float32, times the weight; None for leaves without a gradient.
+      weight: float32[], 0 for a worker that takes no part; None where all count the
+        same.
+    """
+
+    keys: list[Any]
+    leaves: list[Any]
+    weight: Any
+
+    def takes_part(self, new: Any, old: Any) -> Any:
+        """What is new, unless this worker takes no part."""
+        return new if self.weight is None else jnp.where(self.weight > 0, new, old)
 
 
 class Averaged(NamedTuple):
@@ -108,11 +126,12 @@ class Averager:
         layouts = [layout_of(leaf) for _, leaf in flat]
         return self.compressor.init(layouts, [path for path, _ in flat], self.group)
 
-    def local(self, updates: Any) -> tuple[list[Any], list[Any]]:
+    def local(self, updates: Any, weight: Any = None) -> "Local":
         """Checks and prepares the gradients of a worker.
 
-        Returns:
-          Paths and float32 leaves (None for none).
+        Args:
+          updates: the gradients.
+          weight: of this worker, one number; None where all count the same.
         """
         axis_name, fast = self.group.axis_name, self.fast_axis_name
         check_axis("axis_name", axis_name, self.group.workers)
@@ -121,10 +140,16 @@ class Averager:
         checks.check_inexact("updates", updates)
         flat = jax.tree.leaves_with_path(updates, is_leaf=is_none)
         check_local(flat, (*names_of(axis_name), *names_of(fast)))
+        keys = [path for path, _ in flat]
         leaves = [None if leaf is None else as_real(leaf) for _, leaf in flat]
+        if weight is None:
+            leaves = leaves if fast is None else lax.pmean(leaves, fast)
+            return Local(keys, leaves, None)
+        weight = weight_of(weight, names_of(axis_name))
+        leaves = [None if x is None else weighted(x, weight) for x in leaves]
         if fast is not None:
-            leaves = lax.pmean(leaves, fast)
-        return [path for path, _ in flat], leaves
+            leaves, weight = lax.psum((leaves, weight), fast)
+        return Local(keys, leaves, weight)
 
     def mean(
         self,
@@ -132,6 +157,7 @@ class Averager:
         leaves: Sequence[jax.Array],
         state: Any,
         step: jax.Array,
+        weight: Any = None,
     ) -> Averaged:
         """The means of leaves over the workers.
 
@@ -141,23 +167,25 @@ class Averager:
             own, (1, *shape) each.
           state: the compressor's state.
           step: number of the step; int32[].
+          weight: by which the leaves are multiplied, float32[]; None for 1.
         """
-        finite = jnp.bool(True)
+        group = dataclasses.replace(self.group, weight=weight)
+        finite = jnp.bool(True) if weight is None else jnp.isfinite(weight)
         means: list[Any] = [None] * len(leaves)
         left: list[Any] = [None] * len(leaves)
         large = [i for i, x in enumerate(leaves) if self.compresses(x.shape[1:])]
         small = [i for i in range(len(leaves)) if i not in large]
         flat = [leaves[i].reshape(-1) for i in small]
         if flat:
-            finite = finite & _is_finite(joined(flat))
+            finite = finite & is_finite(joined(flat))
         everywhere = None
         if large:
             stacks = self._stacks(
                 [keys[i] for i in large], [leaves[i] for i in large], step
             )
             for stack in stacks:
-                finite = finite & _is_finite(stack.x)
-            found = self.compressor.exchange(stacks, state, finite, self.group)
+                finite = finite & is_finite(stack.x)
+            found = self.compressor.exchange(stacks, state, finite, group)
             state, everywhere = found.state, found.finite
             for stack, *pair in zip(stacks, found.means, found.left, strict=True):
                 ones = [1] * len(stack.numbers)
@@ -166,14 +194,12 @@ class Averager:
                 ):
                     means[large[number]], left[large[number]] = mean[0], rest
         if small or everywhere is None:
-            flag = finite.astype(jnp.float32)[np.newaxis]
-            *sums, flags = self.group.sum_of([*(leaves[i] for i in small), flag])
+            sums, everywhere, group = group.sum_with_report(
+                [leaves[i] for i in small], finite
+            )
             for i, total in zip(small, sums, strict=True):
-                means[i] = total[0] / self.group.workers
-            everywhere = flags[0] == self.group.workers
-        # Shards of the parameters along other axes skip a step together.
-        if others := tuple(varying(everywhere)):
-            everywhere = lax.pmin(everywhere.astype(jnp.int32), others) == 1
+                means[i] = total[0] / group.total
+        everywhere = agreed(everywhere)
         means, left = (
             [_as_same(x, leaf) for x, leaf in zip(some, leaves, strict=True)]
             for some in (means, left)
@@ -195,6 +221,34 @@ class Averager:
         return stacks
 
 
+def weight_of(weight: Any, names: Sequence[Any] = ()) -> jax.Array:
+    """A worker's weight, float32[], made to vary over axes; NaN if it is below 0."""
+    value = jnp.asarray(weight)
+    if value.size != 1 or jnp.iscomplexobj(value):
+        raise ValueError(
+            "`weight` must be one real number for each worker, got an array of the"
+            f" shape {value.shape} and dtype {value.dtype} inside of `jax.shard_map`"
+        )
+    value = vary_over(value.reshape(()).astype(jnp.float32), names)
+    return jnp.where(value >= 0, value, jnp.nan)
+
+
+def weighted(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """An array times a weight, and zeros for a weight of 0, whatever is in it."""
+    return jnp.where(weight == 0, 0, weight * x)
+
+
+def agreed(flag: jax.Array, names: Sequence[Any] = ()) -> jax.Array:
+    """Whether a flag holds on all shards of the parameters, so that they skip together.
+
+    Args:
+      flag: bool[].
+      names: axes of workers that need not agree.
+    """
+    others = tuple(varying(flag) - set(names))
+    return lax.pmin(flag.astype(jnp.int32), others) == 1 if others else flag
+
+
 def _as_same(x: Any, leaf: jax.Array) -> Any:
     """A result, the same along the axes that its leaf is the same along.
 
@@ -205,7 +259,7 @@ def _as_same(x: Any, leaf: jax.Array) -> Any:
     return lax.pmax(x, unknown) if unknown else x
 
 
-def _is_finite(x: jax.Array) -> jax.Array:
+def is_finite(x: jax.Array) -> jax.Array:
     """Whether all numbers are; bool[]."""
     # Both ends tell, and take XLA one pass each without a temporary array.
     return jnp.isfinite(x.max(initial=0)) & jnp.isfinite(x.min(initial=0))

@@ -193,15 +193,19 @@ def _accumulate(
         updates: optax.Updates,
         state: DeepGradientCompressionState,
         params: optax.Params | None = None,
+        *,
+        weight: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, DeepGradientCompressionState]:
         del extra_args
         check_same(params, axis_name)
-        keys, grads = averager.local(updates)
+        local = averager.local(updates, weight)
+        grads = local.leaves
         if clip is not None:
-            grads = _clipped(
-                grads, jnp.asarray(clip, jnp.float32) / workers**0.5, axis_name
-            )
+            limit = jnp.asarray(clip, jnp.float32) / workers**0.5
+            if local.weight is not None:
+                limit = limit * local.weight
+            grads = _clipped(grads, limit, axis_name)
         treedef: Any = jax.tree.structure(updates, is_leaf=is_none)
         u, v = own(state.velocity, updates), own(state.residual, updates)
         trace = treedef.flatten_up_to(state.trace)
@@ -213,10 +217,11 @@ def _accumulate(
                 velocities[i], direction = accumulated(m, u[i], sums[i])
                 sums[i] = v[i] + direction
         found = averager.mean(
-            [keys[i] for i in known],
-            list(sums.values()),
+            [local.keys[i] for i in known],
+            [local.takes_part(x, 0) for x in sums.values()],
             (),
             state.count,
+            local.weight,
         )
 
         def if_finite(new: jax.Array, old: jax.Array) -> jax.Array:
@@ -231,8 +236,8 @@ def _accumulate(
                 kept = velocities[i]
                 if masking:
                     kept = jnp.where(left == sums[i], kept, 0)
-                u[i] = if_finite(kept, u[i])
-                v[i] = if_finite(left, v[i])
+                u[i] = if_finite(local.takes_part(kept, u[i]), u[i])
+                v[i] = if_finite(local.takes_part(left, v[i]), v[i])
             flat[i] = like(if_finite(mean, jnp.zeros_like(mean)), flat[i])
         return treedef.unflatten(flat), DeepGradientCompressionState(
             count=optax.safe_increment(state.count),

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 
 from optax_extras._core.axes import names_of, vary_over
+from optax_extras._core.placement import PerWorker
+from optax_extras.communication._parameters import own_params
 from optax_extras.typing import AxisName, Loss
 
 
@@ -26,7 +28,9 @@ def local_value_and_grad(
       has_aux: whether the loss returns a pair of the scalar and something else.
 
     Returns:
-      A function like `jax.value_and_grad`'s, for the first argument.
+      A function like `jax.value_and_grad`'s, for the first argument. It takes the
+      parameters of `worker_params` too: the loss gets this worker's own, and the
+      gradients have the workers' axis.
 
     Raises:
       NameError: when the function is called where the axis is not bound.
@@ -49,6 +53,11 @@ def local_value_and_grad(
     def local(params: Any, *args: Any, **kwargs: Any) -> Any:
         names = names_of(axis_name)
         params = jax.tree.map(lambda x: vary_over(x, names), params)
-        return jax.value_and_grad(loss, has_aux=has_aux)(params, *args, **kwargs)
+
+        def own_loss(params: Any, *args: Any, **kwargs: Any) -> Any:
+            own = own_params(params) if isinstance(params, PerWorker) else params
+            return loss(own, *args, **kwargs)
+
+        return jax.value_and_grad(own_loss, has_aux=has_aux)(params, *args, **kwargs)
 
     return local

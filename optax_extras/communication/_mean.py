@@ -145,17 +145,23 @@ def compressed_mean(
         updates: optax.Updates,
         state: CompressedMeanState,
         params: optax.Params | None = None,
+        *,
+        weight: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, CompressedMeanState]:
         del extra_args
         check_same(params, axis_name)
-        keys, grads = averager.local(updates)
-        kept = own(state.residual, updates)
+        local = averager.local(updates, weight)
+        grads, kept = local.leaves, own(state.residual, updates)
         # A leaf without a gradient sends zeros, so that the compressor gets all leaves.
         known = [i for i, g in enumerate(grads) if g is not None or kept[i] is not None]
-        sums = [_total(grads[i], kept[i]) for i in known]
+        sums = [local.takes_part(_total(grads[i], kept[i]), 0) for i in known]
         found = averager.mean(
-            [keys[i] for i in known], sums, state.compressor, state.count
+            [local.keys[i] for i in known],
+            sums,
+            state.compressor,
+            state.count,
+            local.weight,
         )
 
         def if_finite(new: Any, old: Any) -> Any:
@@ -167,7 +173,7 @@ def compressed_mean(
                 continue
             flat[i] = like(if_finite(mean, jnp.zeros_like(mean)), flat[i])
             if kept[i] is not None:
-                kept[i] = if_finite(left, kept[i])
+                kept[i] = if_finite(local.takes_part(left, kept[i]), kept[i])
         treedef: Any = jax.tree.structure(updates, is_leaf=is_none)
         new_state = CompressedMeanState(
             count=optax.safe_increment(state.count),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from optax_extras._core import checks
 from optax_extras._core.leaves import is_none
@@ -15,6 +15,7 @@ from optax_extras._core.placement import (
     PerWorker,
     is_placed,
     layout_of,
+    spec_of,
     zeros,
 )
 from optax_extras.typing import AxisName
@@ -103,13 +104,13 @@ def worker_specs(state: Any, axis_name: AxisName) -> Any:
             )
 
     def specs(node: Any) -> Any:
-        found: Any = jax.tree.map(_spec, node)
+        found: Any = jax.tree.map(spec_of, node)
         if isinstance(node, PerWorker | Divided):
             found = found._replace(value=jax.tree.map(of_worker, node.value))
         return found
 
     def of_worker(leaf: Any) -> PartitionSpec:
-        known = _spec(leaf)
+        known = spec_of(leaf)
         if known and known[0] != axis_name:
             raise ValueError(
                 f"`axis_name` must be that of the state, {known[0]!r}, got"
@@ -125,12 +126,6 @@ def _accumulates(node: Any) -> bool:
     return isinstance(node, optax.MultiStepsState) and any(
         map(is_placed, jax.tree.leaves(node.inner_opt_state, is_leaf=is_placed))
     )
-
-
-def _spec(leaf: Any) -> PartitionSpec:
-    """The spec of an array that is sharded, or an empty one."""
-    sharding = getattr(leaf, "sharding", None)
-    return sharding.spec if isinstance(sharding, NamedSharding) else PartitionSpec()
 
 
 def resize_workers(state: S, workers: int) -> S:
@@ -177,7 +172,10 @@ def resize_workers(state: S, workers: int) -> S:
 
 def _shared(x: Any, workers: int) -> jax.Array:
     """Means of the workers whose shares overlap, (workers, ...)."""
-    old = np.asarray(x, np.float64)
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        # Counts and keys have no mean.
+        return jnp.asarray(np.asarray(x)[np.arange(workers) * len(x) // workers])
+    old = np.asarray(x, np.complex128 if jnp.iscomplexobj(x) else np.float64)
     ends = [np.arange(n + 1) / n for n in (len(old), workers)]
     low = np.maximum(ends[1][:-1, np.newaxis], ends[0][:-1])
     high = np.minimum(ends[1][1:, np.newaxis], ends[0][1:])

@@ -14,6 +14,7 @@ from jax import lax
 from optax_extras._core.axes import vary_over, varying
 from optax_extras._core.joining import joined, parted
 from optax_extras._core.placement import Layout
+from optax_extras.compressors._bits import from_bytes, to_bytes
 from optax_extras.typing import AxisName
 
 Average = Literal["all", "senders"]
@@ -122,11 +123,57 @@ class Group:
       axis_name: the axis, or a tuple of axes.
       workers: number of workers.
       average: whether a mean is over all workers, or over those that sent an element.
+      weight: by which this worker has multiplied its leaves, float32[]; None where all
+        workers count the same.
+      weights: those of all workers, float32[N], once they have come; or None.
+      total: what sums are divided by for a mean: the number of workers, or the sum of
+        their weights once it is known.
     """
 
     axis_name: AxisName
     workers: int
     average: Average = "all"
+    weight: Any = None
+    weights: Any = None
+    total: Any = None
+
+    def __post_init__(self) -> None:
+        """Divides by the number of workers, unless there are weights."""
+        if self.total is None:
+            object.__setattr__(self, "total", self.workers)
+
+    @property
+    def report_bytes(self) -> int:
+        """Length of a report."""
+        return 1 if self.weight is None else 5
+
+    def report(self, finite: jax.Array) -> jax.Array:
+        """What a worker sends beside its leaves: whether they are finite, its weight.
+
+        Args:
+          finite: bool[].
+
+        Returns:
+          uint8[report_bytes].
+        """
+        flag = finite[np.newaxis].astype(jnp.uint8)
+        if self.weight is None:
+            return flag
+        return jnp.concatenate([flag, to_bytes(self.weight)])
+
+    def heard(self, reports: jax.Array) -> tuple[jax.Array, "Group"]:
+        """Whether all leaves are finite, bool[], and the group with all weights.
+
+        Args:
+          reports: those of all workers, uint8[N, report_bytes].
+        """
+        finite = jnp.all(reports[:, 0] == 1)
+        if self.weight is None:
+            return finite, self
+        weights = from_bytes(reports[:, 1:], (self.workers,), jnp.float32)
+        total = jnp.sum(weights)
+        group = dataclasses.replace(self, weights=weights, total=total)
+        return finite & (total > 0), group
 
     def gather(self, data: jax.Array) -> jax.Array:
         """The arrays of all workers, (N, ...), the same on every worker."""
@@ -143,6 +190,20 @@ class Group:
         flat = joined([x.reshape(-1) for x in arrays])
         parts = parted(lax.psum(flat, self.axis_name), [x.size for x in arrays])
         return [part.reshape(x.shape) for part, x in zip(parts, arrays, strict=True)]
+
+    def sum_with_report(
+        self, arrays: Sequence[jax.Array], finite: jax.Array
+    ) -> tuple[list[jax.Array], jax.Array, "Group"]:
+        """`sum_of`, with what `heard` returns; the weights become known in sum."""
+        report = finite.astype(jnp.float32)[np.newaxis]
+        if self.weight is not None:
+            report = jnp.stack([report[0], self.weight])
+        *sums, reports = self.sum_of([*arrays, report])
+        finite = reports[0] == self.workers
+        if self.weight is None:
+            return sums, finite, self
+        group = dataclasses.replace(self, total=reports[1])
+        return sums, finite & (reports[1] > 0), group
 
 
 class Exchanged(NamedTuple):
@@ -235,7 +296,8 @@ class Compressor(abc.ABC):
 
         zeros = vary_over(jnp.zeros(site.shape, jnp.float32), varying(messages))
         total, _ = lax.scan(add, zeros, messages, unroll=UNROLL)
-        return total / group.workers
+        mean: jax.Array = total / group.total
+        return mean
 
     def left(self, messages: jax.Array, stack: Stack) -> jax.Array:
         """What this worker's messages, uint8[m, B], leave of its leaves."""
@@ -254,20 +316,21 @@ class Compressor(abc.ABC):
           group: the workers.
         """
         messages = [stack.map(self.encode, stack.x) for stack in stacks]
-        flag = finite[np.newaxis].astype(jnp.uint8)
+        report = group.report(finite)
         gathered = group.gather(
-            jnp.concatenate([*(part.reshape(-1) for part in messages), flag])
+            jnp.concatenate([*(part.reshape(-1) for part in messages), report])
         )
         lengths = [part.size for part in messages]
+        end = sum(lengths)
+        everywhere, group = group.heard(gathered[:, end:])
+        sent = parted(gathered[:, :end], lengths, axis=1)
         means = [
             stack.map(
                 lambda data, site: self.mean(data, site, group),
                 data.reshape(group.workers, *part.shape),
                 axis=1,
             )
-            for stack, part, data in zip(
-                stacks, messages, parted(gathered[:, :-1], lengths, axis=1), strict=True
-            )
+            for stack, part, data in zip(stacks, messages, sent, strict=True)
         ]
         left = [self.left(*pair) for pair in zip(messages, stacks, strict=True)]
-        return Exchanged(means, left, state, jnp.all(gathered[:, -1] == 1))
+        return Exchanged(means, left, state, everywhere)

@@ -81,21 +81,22 @@ class LowRank(Compressor):
             )
         first, *flat = parted(state.value[0], [1, *sizes])
         rights = [q.reshape(shape) for q, shape in zip(flat, shapes, strict=True)]
-        flag = finite.astype(jnp.float32)[np.newaxis]
-        *lefts, flags = group.sum_of([*map(_times, matrices, rights), flag])
-        bases = [jnp.linalg.qr(p / group.workers)[0] for p in lefts]
+        lefts, everywhere, group = group.sum_with_report(
+            list(map(_times, matrices, rights)), finite
+        )
+        bases = [jnp.linalg.qr(p / group.total)[0] for p in lefts]
         sums = group.sum_of(list(map(_transposed_times, matrices, bases)))
-        rights = [q.swapaxes(1, 2) / group.workers for q in sums]
+        rights = [q.swapaxes(1, 2) / group.total for q in sums]
         means = [
             _product(p, q, stack.site.shape)
             for p, q, stack in zip(bases, rights, stacks, strict=True)
         ]
-        left = [stack.x - mean for stack, mean in zip(stacks, means, strict=True)]
+        share = 1 if group.weight is None else group.weight
+        left = [s.x - share * mean for s, mean in zip(stacks, means, strict=True)]
         kept = jnp.concatenate([first, *(q.reshape(-1) for q in rights)])
         state = state._replace(value=kept[np.newaxis])
         # Norms of columns may overflow, and would be in the factors from then on.
-        everywhere = (flags[0] == group.workers) & jnp.all(jnp.isfinite(kept))
-        return Exchanged(means, left, state, everywhere)
+        return Exchanged(means, left, state, everywhere & jnp.all(jnp.isfinite(kept)))
 
 
 def _times(matrices: jax.Array, rights: jax.Array) -> jax.Array:

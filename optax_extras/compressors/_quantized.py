@@ -193,9 +193,10 @@ class Quantized(Compressor):
         )
         # Sums of a block may overflow, and would be in the residuals from then on.
         finite = finite & jnp.all(jnp.isfinite(scales))
-        flags = jnp.broadcast_to(finite.astype(jnp.uint8), (group.workers, 1))
+        reports = jnp.tile(group.report(finite), (group.workers, 1))
         by_worker = [x.reshape(group.workers, -1) for x in (codes, to_bytes(scales))]
-        received = group.transpose(jnp.concatenate([*by_worker, flags], axis=1))
+        received = group.transpose(jnp.concatenate([*by_worker, reports], axis=1))
+        everywhere, group = group.heard(received[:, -group.report_bytes :])
         site = stacks[0].site
         own_counts = lax.dynamic_slice_in_dim(
             jnp.asarray(np.pad(counts, (0, missing))), site.worker * own, own
@@ -203,7 +204,7 @@ class Quantized(Compressor):
         codes, scales, state = self._mean_of_parts(
             self._split(received, own), own_counts, site, state, group
         )
-        flag = jnp.min(received[:, -1])[np.newaxis]
+        flag = everywhere.astype(jnp.uint8)[np.newaxis]
         gathered = group.gather(
             jnp.concatenate([codes.reshape(-1), to_bytes(scales), flag])
         )
@@ -237,7 +238,7 @@ class Quantized(Compressor):
         total, _ = lax.scan(add, self._decode(*first), rest, unroll=UNROLL)
         places = np.arange(self.block).reshape(1, *self._row)
         inside = places < counts[:, np.newaxis, np.newaxis]
-        mean = jnp.where(inside, total / group.workers, 0)
+        mean = jnp.where(inside, total / group.total, 0)
         if self._keeps:
             mean = mean + state.value[0]
         site = site._replace(path=site.path[0])

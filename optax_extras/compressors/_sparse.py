@@ -68,17 +68,19 @@ class _Sparse(Compressor):
         """The mean of what the messages stand for."""
         zeros = vary_over(jnp.zeros(site.size, jnp.float32), varying(messages))
         by_senders = group.average == "senders"
+        weights = jnp.ones(len(messages)) if group.weights is None else group.weights
 
-        def add(totals: Any, message: jax.Array) -> tuple[Any, None]:
+        def add(totals: Any, sent: Any) -> tuple[Any, None]:
+            message, weight = sent
             indices, values = self.entries(message, site)
             sums, senders = totals
             if by_senders:
-                senders = _added(senders, indices, jnp.ones_like(values))
+                senders = _added(senders, indices, jnp.full_like(values, weight))
             return (_added(sums, indices, values), senders), None
 
-        start = (zeros, zeros if by_senders else jnp.float32(group.workers))
-        (sums, senders), _ = lax.scan(add, start, messages, unroll=UNROLL)
-        mean: jax.Array = sums / jnp.maximum(senders, 1)
+        start = (zeros, zeros if by_senders else jnp.float32(group.total))
+        (sums, senders), _ = lax.scan(add, start, (messages, weights), unroll=UNROLL)
+        mean: jax.Array = sums / jnp.where(senders > 0, senders, 1)
         return mean.reshape(site.shape)
 
 
@@ -189,7 +191,7 @@ class RandomK(_Sparse):
         zeros = vary_over(jnp.zeros(indices.shape, jnp.float32), varying(messages))
         total, _ = lax.scan(add, zeros, messages, unroll=UNROLL)
         whole = jnp.zeros(site.size, jnp.float32)
-        mean = _added(whole, indices, total / group.workers)
+        mean = _added(whole, indices, total / group.total)
         return mean.reshape(site.shape)
 
     @property

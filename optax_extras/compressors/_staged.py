@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from optax_extras._core.placement import Layout
@@ -90,8 +89,7 @@ class Dense(Compressor):
     ) -> Exchanged:
         """One sum of all leaves."""
         leaves = [stack.x for stack in stacks]
-        flag = finite.astype(jnp.float32)[np.newaxis]
-        *sums, flags = group.sum_of([*leaves, flag])
-        means = [total / group.workers for total in sums]
+        sums, everywhere, group = group.sum_with_report(leaves, finite)
+        means = [x / group.total for x in sums]
         left = [jnp.zeros_like(x) for x in leaves]
-        return Exchanged(means, left, state, flags[0] == group.workers)
+        return Exchanged(means, left, state, everywhere)

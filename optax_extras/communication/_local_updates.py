@@ -1,0 +1,424 @@
+"""Workers that train alone for some steps, and then agree (DiLoCo, 2311.08105)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from optax_extras._core import checks
+from optax_extras._core.axes import names_of, vary_over, varying
+from optax_extras._core.leaves import is_none, map_gradients
+from optax_extras._core.placement import PerWorker, is_placed
+from optax_extras.communication._averager import (
+    MIN_SIZE,
+    Averager,
+    agreed,
+    as_real,
+    is_finite,
+    like,
+    weight_of,
+    weighted,
+)
+from optax_extras.communication._fragments import divided
+from optax_extras.communication._guards import check_axis, check_local
+from optax_extras.communication._parameters import as_own, own_params, repeated
+from optax_extras.communication._workers import own, per_worker_zeros, with_own
+from optax_extras.compressors import Compressor, Dense
+from optax_extras.typing import AxisName, Scalar
+
+
+class LocalUpdatesState(NamedTuple):
+    """State of `local_updates`; its tuples have an entry for each fragment."""
+
+    count: jax.Array  # type: ignore[assignment]  # steps so far; int32[]
+    skipped: PerWorker  # steps of a worker that were not finite; int32[workers]
+    adopted: jax.Array  # whether the last step set the reference; bool[fragments]
+    reference: tuple[Any, ...]  # the parameters that the workers agreed on
+    inner: PerWorker  # state of the inner transformation; (workers, ...)
+    outer: tuple[Any, ...]  # states of the outer transformation
+    weight: PerWorker  # of a worker's steps in a round; float32[workers, fragments]
+    residual: tuple[PerWorker, ...]  # what was not sent; float32, (workers, *shape)
+    compressor: tuple[Any, ...]  # the compressor's own states
+
+
+class _Agreement(NamedTuple):
+    """The fields of the state that an exchange changes; `weight` is a worker's own."""
+
+    adopted: jax.Array
+    reference: tuple[Any, ...]
+    outer: tuple[Any, ...]
+    weight: jax.Array
+    residual: tuple[PerWorker, ...]
+    compressor: tuple[Any, ...]
+
+
+def local_updates(
+    inner: optax.GradientTransformation,
+    outer: optax.GradientTransformation,
+    every: int,
+    *,
+    axis_name: AxisName,
+    workers: int,
+    compressor: Compressor | None = None,
+    fragments: int = 1,
+    decay: Scalar = 1.0,
+    average: Literal["all", "senders"] = "all",
+    min_size: int = MIN_SIZE,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Lets workers train alone, and exchanges what they have learned every H steps.
+
+    Use it for data-parallel training over links that are too slow for an exchange at
+    every step: H steps take the bytes of one. `diloco`, `sparse_loco` and `fedavg` are
+    this with the settings of their papers. With few steps between exchanges or fast
+    links, `compressed_mean` learns more in as many steps.
+
+    Each worker has parameters :math:`\theta_i` of its own and trains them with
+    ``inner``. At each H-th step, H = ``every``, it sends what it has learned since the
+    reference :math:`\bar\theta` was set; ``outer`` takes the mean as a gradient and
+    moves the reference, which all workers adopt. With compressor C, residual e and N
+    workers:
+
+    .. math::
+
+        p_i = \beta e_i + \bar\theta - \theta_i, \qquad e_i' = p_i - C(p_i), \qquad
+        \bar\theta' = \bar\theta + \mathrm{outer}\Big(\frac{1}{N} \sum_i C(p_i)\Big),
+        \qquad \theta_i' = \bar\theta'
+
+    Nothing is sent in the other steps. The states of ``inner`` stay with their workers.
+
+    With ``fragments``, parts of the parameters of about one size are exchanged in turn,
+    fragment j of F at steps :math:`\lfloor jH/F \rfloor` of a round, so that the
+    largest message is about F times shorter (Streaming DiLoCo). Layers, which are the
+    leaves of one parent node, are dealt out to fragments like cards.
+
+    `worker_params` makes the parameters of all workers, `worker_specs` their specs and
+    those of the state. Call ``init`` on the plain parameters, outside of
+    `jax.shard_map`, and ``update`` inside. The update of a step with an exchange leads
+    to the new reference; add it with `apply_local_updates`, so that all workers have
+    the same bits. `outer_params` of the state are the parameters to evaluate and save.
+
+    Workers may be unequal: ``update(..., weight=w)`` gives the weight of this worker's
+    step, such as the number of its examples; it is 1 by default, and 0 for a worker
+    that takes no part: its parameters and its state of ``inner`` wait. A worker counts
+    in the mean of a round with the sum of its weights, and one without any sends
+    nothing and keeps its residual. It adopts the new reference, too.
+
+    A step with a gradient that is not finite is one in which the worker takes no part.
+    A worker whose parameters are not finite is left out of the exchange, and adopts the
+    reference. Where no worker takes part, or a sum over them overflows, there is no
+    exchange, and the workers train on until the next one.
+
+    *Differences from the sources*: what was not sent is kept, which DiLoCo, whose
+    messages are dense, does not need. In Streaming DiLoCo, workers train on while a
+    message travels, and mix what arrives into their parameters; here it is applied at
+    once.
+
+    Args:
+      inner: trains the parameters of a worker; any transformation that exchanges
+        nothing, with the learning rate.
+      outer: moves the reference; any transformation, with its learning rate.
+        ``optax.sgd(1.0)`` sets the reference to the mean of the parameters.
+      every: H, at least 1.
+      axis_name: the axis of the workers, or a tuple of axes.
+      workers: N, the size of that axis.
+      compressor: one of `optax_extras.compressors`, or your own `Compressor`; None for
+        dense means in float32.
+      fragments: F, at least 1 and at most H.
+      decay: β in [0, 1], the share of the residual that is sent on.
+      average: as for `compressed_mean`: ``"all"``, or ``"senders"``.
+      min_size: leaves of fewer elements are exchanged densely.
+
+    Returns:
+      A gradient transformation. Its state is the reference, the state of ``outer`` and
+      on each worker that of ``inner``, and with ``compressor`` a float32 copy of the
+      compressed leaves.
+
+    Raises:
+      ValueError: an argument is out of its range; at ``init``, the parameters have
+        fewer layers than ``fragments``, are those of `worker_params`, or ``inner``
+        exchanges something, or it was called inside of `jax.shard_map`; at ``update``,
+        there are no parameters, the weight is not one number, the axis is not bound or
+        has another size, or gradients were reduced already.
+      TypeError: an argument has the wrong type.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, optax, optax_extras
+      >>> from jax.sharding import PartitionSpec as P
+      >>> workers = jax.device_count()
+      >>> mesh = jax.make_mesh((workers,), ("data",))
+      >>> group = {"axis_name": "data", "workers": workers}
+      >>> tx = optax_extras.local_updates(
+      ...     optax.adam(0.1), optax.sgd(1.0), every=10, **group
+      ... )
+      >>> def loss(params, x):
+      ...     return jnp.sum((params - x) ** 2)
+      >>> def step(params, state, x):
+      ...     value, grads = optax_extras.local_value_and_grad(loss, "data")(params, x)
+      ...     updates, state = tx.update(grads, state, params)
+      ...     return optax_extras.apply_local_updates(params, updates, state), state
+      >>> with jax.set_mesh(mesh):
+      ...     state = tx.init(jnp.zeros(3))
+      ...     params = optax_extras.worker_params(jnp.zeros(3), "data", workers=workers)
+      ...     specs = optax_extras.worker_specs((params, state), "data")
+      ...     step = jax.jit(
+      ...         jax.shard_map(step, in_specs=(*specs, P()), out_specs=specs)
+      ...     )
+      ...     for _ in range(100):
+      ...         params, state = step(params, state, jnp.ones(3))
+      >>> bool(jnp.abs(optax_extras.outer_params(state) - 1).max() < 0.1)
+      True
+
+    References:
+      Douillard et al. 2023, "DiLoCo: Distributed Low-Communication Training of Language
+      Models", arXiv 2311.08105
+
+      Douillard et al. 2025, "Streaming DiLoCo with overlapping communication: Towards a
+      Distributed Free Lunch", arXiv 2501.18512
+
+      Stich 2018, "Local SGD Converges Fast and Communicates Little", arXiv 1805.09767
+    """
+    inner, outer = _checked("inner", inner), _checked("outer", outer)
+    every = checks.positive_integer("every", every)
+    fragments = checks.positive_integer("fragments", fragments)
+    if fragments > every:
+        raise ValueError(
+            f"`fragments` must be at most `every`, because each has a step of its own,"
+            f" got {fragments} and {every}"
+        )
+    decay = checks.number("decay", decay, "in [0, 1]", lambda x: 0 <= x <= 1)
+    is_dense = compressor is None
+    averager = Averager.make(
+        Dense() if is_dense else compressor,
+        axis_name,
+        workers,
+        average,
+        sys.maxsize if is_dense else min_size,
+    )
+    names = names_of(axis_name)
+
+    def init(params: optax.Params) -> LocalUpdatesState:
+        checks.check_inexact("params", params)
+        if _has_workers(params):
+            raise ValueError(
+                "`params` must be plain parameters at `init`, got those of each worker:"
+                " give `worker_params` to `update` alone"
+            )
+        parts = divided(params, fragments)
+        large = [averager.large(part) for part in parts]
+        of_inner = inner.init(params)
+        if _has_workers(of_inner):
+            raise ValueError(
+                "`inner` must not exchange anything itself, but its state has parts"
+                " that belong to workers"
+            )
+        return LocalUpdatesState(
+            count=jnp.zeros((), jnp.int32),
+            skipped=repeated(jnp.zeros((), jnp.int32), axis_name, workers),
+            adopted=jnp.zeros(fragments, bool),
+            reference=jax.tree.map(jnp.copy, parts),
+            inner=repeated(of_inner, axis_name, workers),
+            outer=tuple(jax.tree.map(jnp.copy, outer.init(part)) for part in parts),
+            weight=repeated(jnp.zeros(fragments, jnp.float32), axis_name, workers),
+            residual=tuple(per_worker_zeros(x, axis_name, workers) for x in large),
+            compressor=tuple(averager.init(x) for x in large),
+        )
+
+    def trained(grads: Any, state: Any, params: Any, extra_args: Any) -> Any:
+        """Updates and state of a worker's own step; all with the workers' axis."""
+        plain = (own_params(PerWorker(tree)) for tree in (grads, state, params))
+        updates, new = (
+            as_own(tree).value for tree in inner.update(*plain, **extra_args)
+        )
+        return _similar(updates, idle(grads, state, params)[0]), _similar(new, state)
+
+    def idle(grads: Any, state: Any, params: Any) -> Any:
+        """What a worker that takes no part has instead."""
+        return map_gradients(
+            lambda g, p: jnp.zeros_like(g, dtype=p.dtype), grads, params
+        ), state
+
+    def exchanged(
+        number: int, learned: list[Any], keys: list[Any], step: Any, old: _Agreement
+    ) -> _Agreement:
+        """Exchanges a fragment.
+
+        Args:
+          number: of the fragment.
+          learned: from each leaf, a function that computes what was learned.
+          keys: paths of the leaves.
+          step: number of the round.
+          old: what the workers have agreed on so far.
+        """
+        reference = old.reference[number]
+        treedef: Any = jax.tree.structure(reference, is_leaf=is_none)
+        leaves = jax.tree.leaves(reference, is_leaf=is_none)
+        here = [i for i, leaf in enumerate(leaves) if leaf is not None]
+        kept = own(old.residual[number], reference)
+        differences = [learned[i](leaves[i]) for i in here]
+        finite = agreed(_all_finite(differences), names)
+        share = jnp.where(finite, old.weight[0, number] / every, 0)
+
+        def takes_part(new: Any, old: Any) -> Any:
+            return jnp.where(share > 0, new, old)
+
+        sums = [weighted(x, share) for x in differences]
+        for place, i in enumerate(here):
+            if kept[i] is not None:
+                sums[place] = takes_part(sums[place] + decay * kept[i], 0)
+        found = averager.mean(
+            [keys[i] for i in here], sums, old.compressor[number], step, share
+        )
+
+        def if_finite(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda x, y: jnp.where(found.finite, x, y), new, old)
+
+        descent: list[Any] = [None] * len(leaves)
+        for i, mean, left in zip(here, found.means, found.left, strict=True):
+            descent[i] = like(mean, leaves[i])
+            if kept[i] is not None:
+                kept[i] = if_finite(takes_part(left, kept[i]), kept[i])
+
+        def moved(descent: Any, reference: Any, state: Any) -> tuple[Any, Any]:
+            updates, state = outer.update(descent, state, reference)
+            return optax.apply_updates(reference, updates), state
+
+        # A branch, because XLA would copy buffers of which a select keeps one.
+        adopted, outer_state = lax.cond(
+            found.finite,
+            moved,
+            lambda descent, *kept: kept,
+            treedef.unflatten(descent),
+            reference,
+            old.outer[number],
+        )
+        compressor_state = if_finite(found.state, old.compressor[number])
+
+        def replaced(parts: tuple[Any, ...], part: Any) -> tuple[Any, ...]:
+            return (*parts[:number], part, *parts[number + 1 :])
+
+        return _Agreement(
+            adopted=old.adopted.at[number].set(found.finite),
+            reference=replaced(old.reference, adopted),
+            outer=replaced(old.outer, outer_state),
+            weight=if_finite(old.weight.at[0, number].set(0), old.weight),
+            residual=replaced(
+                old.residual, with_own(old.residual[number], kept, reference)
+            ),
+            compressor=replaced(old.compressor, compressor_state),
+        )
+
+    def update(
+        updates: optax.Updates,
+        state: LocalUpdatesState,
+        params: optax.Params | None = None,
+        *,
+        weight: Any = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, LocalUpdatesState]:
+        if params is None:
+            raise ValueError("`params` must be given to `update`")
+        check_axis("axis_name", axis_name, averager.group.workers)
+        checks.check_inexact("updates", updates)
+        is_plain = not isinstance(updates, PerWorker)
+        grads, theta = (
+            (as_own(tree) if not isinstance(tree, PerWorker) else tree).value
+            for tree in (updates, params)
+        )
+        flat: Any = jax.tree.leaves_with_path(grads, is_leaf=is_none)
+        check_local(flat, axis_name)
+        finite = agreed(_all_finite(g for _, g in flat if g is not None), names)
+        share = weight_of(1 if weight is None else weight, names)
+        share = jnp.where(finite & (share > 0), share, 0)
+        moved, inner_state = lax.cond(
+            share > 0,
+            partial(trained, extra_args=extra_args),
+            idle,
+            *(grads, state.inner.value, theta),
+        )
+        treedef: Any = jax.tree.structure(grads, is_leaf=is_none)
+        steps = jax.tree.leaves(moved, is_leaf=is_none)
+        places = treedef.flatten_up_to(theta)
+        exchanges = [
+            partial(
+                exchanged,
+                number,
+                [partial(_learned, *pair) for pair in zip(places, steps, strict=True)],
+                [path for path, _ in flat],
+                state.count // every,
+            )
+            for number in range(fragments)
+        ]
+        agreement = _Agreement(
+            adopted=jnp.zeros_like(state.adopted),
+            reference=state.reference,
+            outer=state.outer,
+            weight=state.weight.value + share,
+            residual=state.residual,
+            compressor=state.compressor,
+        )
+        if every == 1:
+            agreement = exchanges[0](agreement)
+        else:
+            phase = (state.count + 1) % every
+            turns = [
+                phase == number * every // fragments for number in range(fragments)
+            ]
+            turn = sum(jnp.where(is_now, i, 0) for i, is_now in enumerate(turns, 1))
+            agreement = lax.switch(turn, [lambda same: same, *exchanges], agreement)
+        for adopted, part in zip(agreement.adopted, agreement.reference, strict=True):
+            for i, leaf in enumerate(treedef.flatten_up_to(part)):
+                if leaf is not None and steps[i] is not None:
+                    jump = (leaf[jnp.newaxis] - places[i]).astype(steps[i].dtype)
+                    steps[i] = jnp.where(adopted, jump, steps[i])
+        new_state = LocalUpdatesState(
+            count=optax.safe_increment(state.count),
+            skipped=PerWorker(state.skipped.value + jnp.where(finite, 0, 1)),
+            inner=PerWorker(inner_state),
+            **{**agreement._asdict(), "weight": PerWorker(agreement.weight)},
+        )
+        found = PerWorker(treedef.unflatten(steps))
+        return own_params(found) if is_plain else found, new_state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _checked(
+    name: str, tx: optax.GradientTransformation
+) -> optax.GradientTransformationExtraArgs:
+    """A transformation, which takes extra arguments then."""
+    if not all(callable(getattr(tx, part, None)) for part in ("init", "update")):
+        raise TypeError(f"`{name}` must be a GradientTransformation, got {tx!r}")
+    return optax.with_extra_args_support(tx)
+
+
+def _has_workers(tree: Any) -> bool:
+    """Whether a tree has arrays that belong to workers."""
+    return any(map(is_placed, jax.tree.leaves(tree, is_leaf=is_placed)))
+
+
+def _similar(tree: Any, like: Any) -> Any:
+    """A tree whose arrays have the dtypes of others, and vary over the same axes."""
+    return jax.tree.map(
+        lambda x, y: vary_over(x.astype(y.dtype), varying(y)), tree, like
+    )
+
+
+def _all_finite(arrays: Iterable[Any]) -> jax.Array:
+    """Whether all numbers of a worker are; bool[]."""
+    flags = [is_finite(as_real(x)) for x in arrays]
+    return jnp.all(jnp.stack(flags)) if flags else jnp.bool(True)
+
+
+def _learned(params: Any, step: Any, reference: Any) -> jax.Array:
+    """What a worker has moved away from a reference, in float32, (1, *shape)."""
+    after = params if step is None else (params + step).astype(params.dtype)
+    real = jax.vmap(as_real)  # behind the workers' axis
+    difference: jax.Array = real(reference[jnp.newaxis]) - real(after)
+    return difference
