@@ -1,5 +1,6 @@
 """Data-parallel training over slow links: compressed means and their optimizers."""
 
+from optax_extras.communication._demo import demo
 from optax_extras.communication._dgc import (
     DeepGradientCompressionState,
     deep_gradient_compression,
@@ -23,6 +24,7 @@ __all__ = [
     "collective_bytes",
     "compressed_mean",
     "deep_gradient_compression",
+    "demo",
     "local_value_and_grad",
     "power_sgd",
     "resize_workers",
