@@ -76,10 +76,12 @@ def finite(name: str, value: Any) -> Any:
     return number(name, value, "finite", math.isfinite)
 
 
-def decay(name: str, value: Any, *, schedule: bool = False) -> Any:
+def decay(
+    name: str, value: Any, *, schedule: bool = False, or_one: bool = False
+) -> Any:
     """Checks that a decay rate is in [0, 1), and still below 1 in float32.
 
-    With `schedule=True`, a callable is returned unchecked.
+    With `schedule=True`, a callable is returned unchecked; with `or_one`, 1 is allowed.
     """
     if schedule and callable(value):
         return value
@@ -90,6 +92,8 @@ def decay(name: str, value: Any, *, schedule: bool = False) -> Any:
             " decay near 1 (bfloat16 turns 0.999 into 1.0); with"
             " `optax.inject_hyperparams`, pass `hyperparam_dtype=jnp.float32`"
         )
+    if or_one:
+        return number(name, value, "in [0, 1]", lambda x: 0 <= x <= 1)
     return number(
         name,
         value,

@@ -1,6 +1,7 @@
 """Data-parallel training over slow links: compressed means and their optimizers."""
 
 from optax_extras._core.placement import PerWorker
+from optax_extras.communication._demo import demo
 from optax_extras.communication._dgc import (
     DeepGradientCompressionState,
     deep_gradient_compression,
@@ -34,6 +35,7 @@ __all__ = [
     "collective_bytes",
     "compressed_mean",
     "deep_gradient_compression",
+    "demo",
     "diloco",
     "fedavg",
     "local_updates",

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_extras._core import checks
+from optax_extras._core import checks, scalars
 from optax_extras._core.leaves import is_none
 from optax_extras._core.placement import PerWorker
 from optax_extras.communication._averager import MIN_SIZE, Averager, like
 from optax_extras.communication._guards import check_same
 from optax_extras.communication._workers import own, per_worker_zeros, with_own
 from optax_extras.compressors import Compressor
-from optax_extras.typing import AxisName
+from optax_extras.typing import AxisName, Scalar
 
 
 class CompressedMeanState(NamedTuple):
@@ -33,6 +33,7 @@ def compressed_mean(
     *,
     workers: int,
     feedback: bool = True,
+    decay: Scalar = 1.0,
     average: Literal["all", "senders"] = "all",
     min_size: int = MIN_SIZE,
     fast_axis_name: AxisName | None = None,
@@ -47,14 +48,14 @@ def compressed_mean(
     around it.
 
     Each worker keeps what it did not send, e, and adds it to its next gradient. With
-    gradients g, compressor C and N workers:
+    gradients g, ``decay`` β, compressor C and N workers:
 
     .. math::
 
-        p = e + g, \qquad e' = p - C(p), \qquad u = \frac{1}{N} \sum_i C(p_i)
+        p = \beta e + g, \qquad e' = p - C(p), \qquad u = \frac{1}{N} \sum_i C(p_i)
 
-    so that nothing is lost: the sum of all u is that of the mean gradients, less the
-    mean of what the workers still keep.
+    With β = 1, nothing is lost: the sum of all u is that of the mean gradients, less
+    the mean of what the workers still keep. With a smaller one, what waits fades.
 
     Call ``init`` outside of `jax.shard_map`, and ``update`` inside, on gradients that
     differ between workers (`local_value_and_grad`) and on parameters that do not.
@@ -70,6 +71,8 @@ def compressed_mean(
       workers: N, the size of that axis.
       feedback: whether to keep what was not sent. Without it, only unbiased compressors
         converge (``quantized(..., stochastic=True)``).
+      decay: β in [0, 1]; a number or a 0-d array. A leaf without a gradient and a step
+        that is skipped leave the residual as it is. Without ``feedback``, it must be 1.
       average: ``"all"``, over all workers; or ``"senders"``, for each element over the
         workers that sent it, which is larger where few did, and conserves nothing.
         Dense compressors send all.
@@ -129,6 +132,17 @@ def compressed_mean(
         compressor, axis_name, workers, average, min_size, fast_axis_name
     )
     feedback = checks.flag("feedback", feedback)
+    decay = checks.decay("decay", decay, or_one=True)
+    if isinstance(decay, float) and decay != 1 and not feedback:
+        raise ValueError(
+            "`decay` must be 1 without `feedback`, as nothing is kept that could"
+            f" fade, got {decay}"
+        )
+
+    def faded(kept: Any) -> Any:
+        if kept is None or (isinstance(decay, float) and decay == 1):
+            return kept
+        return scalars.scalar(decay, jnp.float32) * kept
 
     def init(params: optax.Params) -> CompressedMeanState:
         checks.check_inexact("params", params)
@@ -155,7 +169,7 @@ def compressed_mean(
         grads, kept = local.leaves, own(state.residual, updates)
         # A leaf without a gradient sends zeros, so that the compressor gets all leaves.
         known = [i for i, g in enumerate(grads) if g is not None or kept[i] is not None]
-        sums = [local.takes_part(_total(grads[i], kept[i]), 0) for i in known]
+        sums = [local.takes_part(_total(grads[i], faded(kept[i])), 0) for i in known]
         found = averager.mean(
             [local.keys[i] for i in known],
             sums,

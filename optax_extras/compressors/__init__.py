@@ -1,7 +1,7 @@
 """Ways to send gradients in fewer bytes, for `optax_extras.compressed_mean`.
 
-`top_k`, `random_k`, `quantized`, `sign` and `low_rank` are bundled; one of your own is
-a `Compressor`.
+`top_k`, `dct_top_k`, `random_k`, `quantized`, `sign` and `low_rank` are bundled; one of
+your own is a `Compressor`.
 """
 
 from optax_extras.compressors._bits import from_bytes, pack, to_bytes, unpack
@@ -15,6 +15,7 @@ from optax_extras.compressors._compressor import (
     stacks_of,
 )
 from optax_extras.compressors._factories import (
+    dct_top_k,
     low_rank,
     quantized,
     random_k,
@@ -33,6 +34,7 @@ __all__ = [
     "Stack",
     "stacks_of",
     "Staged",
+    "dct_top_k",
     "from_bytes",
     "low_rank",
     "pack",

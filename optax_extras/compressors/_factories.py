@@ -5,55 +5,106 @@ from typing import Literal
 
 from optax_extras._core import checks, gaussian
 from optax_extras.compressors._compressor import Compressor
+from optax_extras.compressors._dct import DctTopK
 from optax_extras.compressors._low_rank import LowRank
 from optax_extras.compressors._quantized import Linear, Quantized, Sign, TwoLevels
 from optax_extras.compressors._sparse import RandomK, TopK
 from optax_extras.compressors._staged import Staged
+from optax_extras.compressors._values import BFLOAT16, SignAndLevel, Values
 from optax_extras.typing import KeyLike
 
 BITS = (1, 2, 4, 8)
+VALUES: Mapping[int, Values] = {16: BFLOAT16, 2: SignAndLevel()}
 
 
 def top_k(
-    density: float | Mapping[int, float], *, chunk: int | None = None
+    density: float | Mapping[int, float], *, chunk: int | None = None, bits: int = 16
 ) -> Compressor:
     r"""Sends the elements of the largest magnitude of each leaf.
 
-    Of a leaf of n elements, ⌈d n⌉ are sent with d = ``density``, as bfloat16 values and
-    packed indices; of each ``chunk`` of the flattened leaf, if that is given. What
-    bfloat16 rounds away stays in the residual. Where all elements are sent, they are
-    sent in float32, and without indices.
+    Of a leaf of n elements, ⌈d n⌉ are sent with d = ``density``, as values of so many
+    ``bits`` and packed indices; of each ``chunk`` of the flattened leaf, if that is
+    given. What the values are rounded by stays in the residual. Where all elements are
+    sent, they are sent in float32, and without indices.
 
     An index takes 12 bits in a chunk of up to 4096 elements, 16 in one of up to 65 536,
-    and 32 beyond: an entry takes 3.5, 4 or 6 bytes. Every worker receives the entries
-    of all others. The time of a step is mostly that of the selection; chunks of 4096
-    take less than whole leaves.
+    and 32 beyond: with a bfloat16 value, an entry takes 3.5, 4 or 6 bytes. Every worker
+    receives the entries of all others. The time of a step is mostly that of the
+    selection; chunks of 4096 take less than whole leaves.
+
+    A value of 2 bits is a sign, and one of two magnitudes that a chunk sends along in 4
+    bytes: the means of its large and of its small entries. With the largest 64 of 4096
+    normal numbers, the squared error is 0.4 % of their squares, and an entry takes 1.8
+    bytes.
 
     Args:
       density: d in (0, 1]; or densities by the steps from which on they hold, such as
         ``{0: 0.25, 100: 0.01}``, of which one must be for step 0. Each of them is
         compiled.
       chunk: length of the chunks, at least 1; None for whole leaves.
+      bits: of a value: 16, or 2 with a ``chunk``.
+
+    Raises:
+      ValueError: an argument is out of its range, or 2 ``bits`` come without a
+        ``chunk``.
+      TypeError: an argument has the wrong type.
+
+    References:
+      Lin et al. 2017, "Deep Gradient Compression: Reducing the Communication Bandwidth
+      for Distributed Training", arXiv 1712.01887
+
+      Sarfi et al. 2025, "Communication Efficient LLM Pre-training with SparseLoCo",
+      arXiv 2508.15706
+    """
+    if chunk is not None:
+        chunk = checks.positive_integer("chunk", chunk)
+    if isinstance(bits, bool) or bits not in tuple(VALUES):
+        raise ValueError(f"`bits` must be one of {tuple(VALUES)}, got {bits!r}")
+    if bits == 2 and chunk is None:
+        raise ValueError(
+            "`chunk` must be given with 2 `bits`, such as chunk=4096: two magnitudes"
+            " stand for all values of a chunk"
+        )
+    values = VALUES[bits]
+    if not isinstance(density, Mapping):
+        return TopK(_density(density), chunk, values)
+    starts = sorted(density)
+    if not starts or starts[0] != 0 or not all(type(step) is int for step in starts):
+        raise ValueError(
+            f"`density` must map steps to densities from step 0 on, got {density}"
+        )
+    stages = tuple(TopK(_density(density[step]), chunk, values) for step in starts)
+    return Staged(tuple(starts), stages)
+
+
+def dct_top_k(k: int = 32, *, chunk: int = 64) -> Compressor:
+    """Sends the largest coefficients of the cosine transform of each block.
+
+    A leaf is cut into blocks of ``chunk`` × ``chunk`` elements along its last axis and
+    all others together; a vector, into blocks of ``chunk``. Blocks that end beyond the
+    leaf have zeros there. Of the orthonormal DCT-II of each block, k coefficients are
+    sent, as bfloat16 values and packed indices of 12 bits (16 in blocks of more than
+    4096 elements): with the defaults, 0.027 bytes for each element of whole blocks.
+    Where k is not less than the elements of a block, the leaf is sent as it is.
+
+    Means are taken of coefficients: with ``average="senders"``, of each over the
+    workers that sent it. A step with elements above 3.4e38 / (2 · chunk² · workers),
+    whose transforms could overflow, counts as one that is not finite.
+
+    Args:
+      k: coefficients of a block, at least 1.
+      chunk: length of the blocks, at least 1.
 
     Raises:
       ValueError: an argument is out of its range.
       TypeError: an argument has the wrong type.
 
     References:
-      Lin et al. 2017, "Deep Gradient Compression: Reducing the Communication Bandwidth
-      for Distributed Training", arXiv 1712.01887
+      Peng et al. 2024, "DeMo: Decoupled Momentum Optimization", arXiv 2411.19870
     """
-    if chunk is not None:
-        chunk = checks.positive_integer("chunk", chunk)
-    if not isinstance(density, Mapping):
-        return TopK(_density(density), chunk)
-    starts = sorted(density)
-    if not starts or starts[0] != 0 or not all(type(step) is int for step in starts):
-        raise ValueError(
-            f"`density` must map steps to densities from step 0 on, got {density}"
-        )
-    stages = tuple(TopK(_density(density[step]), chunk) for step in starts)
-    return Staged(tuple(starts), stages)
+    return DctTopK(
+        checks.positive_integer("k", k), checks.positive_integer("chunk", chunk)
+    )
 
 
 def random_k(density: float, *, key: KeyLike) -> Compressor:

@@ -22,6 +22,7 @@ from optax_extras.compressors._compressor import (
     Stack,
     stacks_of,
 )
+from optax_extras.compressors._matrices import matrix_of
 
 # Products of so few columns are sums that XLA computes where they are used; a matrix
 # product would be written to memory and read again.
@@ -45,7 +46,7 @@ class LowRank(Compressor):
 
     def saves(self, shape: tuple[int, ...]) -> bool:
         """Whether the factors have less than half of the elements."""
-        a, b = _matrix(shape)
+        a, b = matrix_of(shape)
         return len(shape) > 1 and self.rank * (a + b) < a * b / 2
 
     def init(
@@ -58,7 +59,7 @@ class LowRank(Compressor):
         for i in itertools.chain(*stacks_of([one.shape for one in layouts])):
             shape, start = layouts[i].shape, jnp.int32(0)
             key = Site(shape, jnp.array(words[i]), start, start).key(self.words)
-            size = _matrix(shape)[1] * self.rank
+            size = matrix_of(shape)[1] * self.rank
             firsts.append(jax.random.normal(key, (size,), jnp.float32))
         axes = axes_of(layouts)
         first = jnp.concatenate(firsts)
@@ -70,7 +71,7 @@ class LowRank(Compressor):
         self, stacks: Sequence[Stack], state: Any, finite: jax.Array, group: Group
     ) -> Exchanged:
         """Two sums over the workers, of P = M Q and of Mᵀ P̂."""
-        matrices = [s.x.reshape(-1, *_matrix(s.site.shape)) for s in stacks]
+        matrices = [s.x.reshape(-1, *matrix_of(s.site.shape)) for s in stacks]
         shapes = [(len(m), m.shape[2], self.rank) for m in matrices]
         sizes = [math.prod(shape) for shape in shapes]
         if 1 + sum(sizes) != state.value.shape[1]:
@@ -123,8 +124,3 @@ def _product(lefts: jax.Array, rights: jax.Array, shape: tuple[int, ...]) -> jax
         of_rows = p.reshape(-1, *shape[:-1], 1)
         total = total + of_rows * q.reshape(-1, *ones, shape[-1])
     return total
-
-
-def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
-    """The shape of a kernel as a matrix: its last axis is that of the outputs."""
-    return math.prod(shape[:-1]), shape[-1] if shape else 1

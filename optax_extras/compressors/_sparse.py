@@ -1,4 +1,4 @@
-"""Some of the elements of each leaf: the largest ones, or random ones."""
+"""Some of the numbers of each leaf: the largest ones, or random ones."""
 
 import abc
 import dataclasses
@@ -25,6 +25,7 @@ from optax_extras.compressors._compressor import (
     Site,
     Stack,
 )
+from optax_extras.compressors._values import BFLOAT16, Values
 
 # An index into a row of up to so many elements takes 12, 16 or 32 bits.
 _BITS = {2**12: 12, 2**16: 16, 2**32: 32}
@@ -33,16 +34,27 @@ _BITS = {2**12: 12, 2**16: 16, 2**32: 32}
 _SIDE = 16
 
 
-class _Sparse(Compressor):
-    """Sends elements of a leaf, of which no message has one twice."""
+class Sparse(Compressor):
+    """Sends some of the numbers that make up a leaf, none of them twice in a message.
+
+    The numbers are the elements of the leaf, unless a subclass has others.
+    """
 
     @abc.abstractmethod
     def entries(self, data: jax.Array, site: Site) -> tuple[jax.Array, jax.Array]:
-        """Flat indices, int32[k], beyond the leaf for none, and float32 values."""
+        """Indices of numbers, int32[k], beyond them for none, and float32 values."""
+
+    def places(self, shape: tuple[int, ...]) -> int:
+        """How many numbers make up a leaf."""
+        return math.prod(shape)
+
+    def leaf(self, numbers: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """The leaf that they make up, as a linear function of them."""
+        return numbers.reshape(shape)
 
     def saves(self, shape: tuple[int, ...]) -> bool:
         """Whether the message about a leaf is no longer than the leaf in float32."""
-        if math.prod(shape) >= 2**31:
+        if self.places(shape) >= 2**31:
             raise ValueError(
                 "`params` must have leaves of less than 2^31 elements on a device,"
                 f" whose indices are int32, got one of the shape {shape}: shard it"
@@ -51,8 +63,8 @@ class _Sparse(Compressor):
 
     def decode(self, data: jax.Array, site: Site) -> jax.Array:
         """What a message stands for, with zeros where it has nothing."""
-        zeros = jnp.zeros(site.size, jnp.float32)
-        return _added(zeros, *self.entries(data, site)).reshape(site.shape)
+        zeros = jnp.zeros(self.places(site.shape), jnp.float32)
+        return self.leaf(_added(zeros, *self.entries(data, site)), site.shape)
 
     def left(self, messages: jax.Array, stack: Stack) -> jax.Array:
         """What messages leave of leaves; in place, as most of them stays."""
@@ -66,7 +78,8 @@ class _Sparse(Compressor):
 
     def mean(self, messages: jax.Array, site: Site, group: Group) -> jax.Array:
         """The mean of what the messages stand for."""
-        zeros = vary_over(jnp.zeros(site.size, jnp.float32), varying(messages))
+        zeros = jnp.zeros(self.places(site.shape), jnp.float32)
+        zeros = vary_over(zeros, varying(messages))
         by_senders = group.average == "senders"
         weights = jnp.ones(len(messages)) if group.weights is None else group.weights
 
@@ -80,8 +93,7 @@ class _Sparse(Compressor):
 
         start = (zeros, zeros if by_senders else jnp.float32(group.total))
         (sums, senders), _ = lax.scan(add, start, (messages, weights), unroll=UNROLL)
-        mean: jax.Array = sums / jnp.where(senders > 0, senders, 1)
-        return mean.reshape(site.shape)
+        return self.leaf(sums / jnp.where(senders > 0, senders, 1), site.shape)
 
 
 def _added(total: jax.Array, indices: jax.Array, values: jax.Array) -> jax.Array:
@@ -89,44 +101,79 @@ def _added(total: jax.Array, indices: jax.Array, values: jax.Array) -> jax.Array
     return total.at[indices].add(values, mode="drop", unique_indices=True)
 
 
+class Largest(Sparse):
+    """Sends the numbers of the largest magnitude of each row that a leaf is cut into.
+
+    Attributes:
+      values: how their values are sent.
+    """
+
+    values: Values
+
+    @abc.abstractmethod
+    def cut(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """Rows that a leaf is cut into, their length, and entries sent of each."""
+
+    @abc.abstractmethod
+    def rows(self, x: jax.Array) -> jax.Array:
+        """The numbers that make up a leaf, in these rows; 0 for what is none."""
+
+    def is_whole(self, shape: tuple[int, ...]) -> bool:
+        """Whether all is sent, and then the leaf as it is."""
+        _, width, k = self.cut(shape)
+        return k == width
+
+    def encode(self, x: jax.Array, site: Site) -> jax.Array:
+        """Packed indices, and values; where all is sent, float32 and no indices."""
+        if self.is_whole(x.shape):
+            return to_bytes(x.reshape(-1))
+        _, width, k = self.cut(x.shape)
+        rows = self.rows(x)
+        local = _largest(rows, k)
+        values = jnp.take_along_axis(rows, local, axis=1)
+        inside = self._indices(local, x.shape) < self.places(x.shape)
+        packed = pack(local.reshape(-1), _bits(width))
+        return jnp.concatenate([packed, self.values.encode(values, inside)])
+
+    def entries(self, data: jax.Array, site: Site) -> tuple[jax.Array, jax.Array]:
+        """Indices of numbers, and float32 values."""
+        if self.is_whole(site.shape):
+            whole = from_bytes(data, (site.size,), jnp.float32)
+            return jnp.arange(site.size, dtype=jnp.int32), whole
+        rows, width, k = self.cut(site.shape)
+        size = packed_bytes(rows * k, _bits(width))
+        local = unpack(data[:size], _bits(width), rows * k).astype(jnp.int32)
+        indices = self._indices(local.reshape(rows, k), site.shape)
+        values = self.values.decode(data[size:], (rows, k))
+        return indices.reshape(-1), values.reshape(-1)
+
+    def _indices(self, local: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Indices of numbers by those in their rows, (rows, k)."""
+        rows, width, _ = self.cut(shape)
+        return (
+            local + jnp.arange(0, rows * width, width, dtype=jnp.int32)[:, np.newaxis]
+        )
+
+
 @dataclasses.dataclass(frozen=True)
-class TopK(_Sparse):
+class TopK(Largest):
     """See `top_k`."""
 
     density: float
     chunk: int | None
+    values: Values = BFLOAT16
 
-    def _rows(self, size: int) -> tuple[int, int, int]:
-        """Rows that a leaf is cut into, their length, and entries sent of each."""
+    def cut(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """Chunks of the leaf, and the share of each that is sent."""
+        size = math.prod(shape)
         width = min(self.chunk or size, size)
         return -(-size // width), width, math.ceil(self.density * width)
 
-    def _is_whole(self, size: int) -> bool:
-        _, width, k = self._rows(size)
-        return k == width
-
-    def encode(self, x: jax.Array, site: Site) -> jax.Array:
-        """Packed indices and bfloat16 values; all values in float32 at density 1."""
-        if self._is_whole(x.size):
-            return to_bytes(x.reshape(-1))
-        rows, width, k = self._rows(x.size)
-        cut = jnp.pad(x.reshape(-1), (0, rows * width - x.size)).reshape(rows, width)
-        indices = _largest(cut, k)
-        values = jnp.take_along_axis(cut, indices, axis=1).astype(jnp.bfloat16)
-        packed = pack(indices.reshape(-1), _bits(width))
-        return jnp.concatenate([packed, to_bytes(values)])
-
-    def entries(self, data: jax.Array, site: Site) -> tuple[jax.Array, jax.Array]:
-        """Flat indices and float32 values."""
-        if self._is_whole(site.size):
-            whole = from_bytes(data, (site.size,), jnp.float32)
-            return jnp.arange(site.size, dtype=jnp.int32), whole
-        rows, width, k = self._rows(site.size)
-        size = packed_bytes(rows * k, _bits(width))
-        local = unpack(data[:size], _bits(width), rows * k).astype(jnp.int32)
-        starts = jnp.repeat(jnp.arange(0, rows * width, width, dtype=jnp.int32), k)
-        values = from_bytes(data[size:], (rows * k,), jnp.bfloat16)
-        return starts + local, values.astype(jnp.float32)
+    def rows(self, x: jax.Array) -> jax.Array:
+        """The chunks, the last one filled with zeros."""
+        rows, width, _ = self.cut(x.shape)
+        padded = jnp.pad(x.reshape(-1), (0, rows * width - x.size))
+        return padded.reshape(rows, width)
 
 
 def _largest(x: jax.Array, k: int) -> jax.Array:
@@ -156,7 +203,7 @@ def _bits(width: int) -> int:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class RandomK(_Sparse):
+class RandomK(Sparse):
     """See `random_k`."""
 
     density: float

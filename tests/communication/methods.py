@@ -9,6 +9,8 @@ from communication.workers import N
 
 COMPRESSORS = {
     "top_k": c.top_k(0.1, chunk=512),
+    "2 bit values": c.top_k(0.1, chunk=512, bits=2),
+    "dct_top_k": c.dct_top_k(8, chunk=16),
     "random_k": c.random_k(0.1, key=0),
     "8 bit": c.quantized(8, stochastic=True, key=0),
     "4 bit": c.quantized(4, block=64),
@@ -17,6 +19,7 @@ COMPRESSORS = {
 }
 OPTIMIZERS = {
     "dgc": lambda **axis: ox.deep_gradient_compression(0.1, density=0.1, **axis),
+    "demo": lambda **axis: ox.demo(0.01, k=8, chunk=16, **axis),
     "power_sgd": lambda **axis: ox.power_sgd(0.1, **axis),
 }
 METHODS = [*COMPRESSORS, *OPTIMIZERS]

@@ -26,11 +26,13 @@ def wire_bytes(tx, *shape, dtype=jnp.float32):
     [
         ox.compressed_mean(c.top_k(1.0), **ALONG),
         ox.compressed_mean(c.random_k(0.1, key=0), **ALONG),
+        ox.compressed_mean(c.top_k(0.1, chunk=64, bits=2), decay=0.9, **ALONG),
         ox.compressed_mean(c.Staged((0, 1), (c.Dense(), c.sign())), **ALONG),
         ox.power_sgd(0.1, start_step=1, **ALONG),
         ox.deep_gradient_compression(0.1, density=0.1, clip=1.0, **ALONG),
+        ox.demo(0.1, **ALONG),
     ],
-    ids=["top_k", "random_k", "stages", "power_sgd", "dgc"],
+    ids=["top_k", "random_k", "2 bit", "stages", "power_sgd", "dgc", "demo"],
 )
 def test_states_are_float32_with_x64_too(tx):
     with jax.enable_x64(True):

@@ -363,9 +363,10 @@ def test_a_second_axis_of_shards():
         c.random_k(0.1, key=0),
         c.quantized(4, block=64),
         c.low_rank(2),
+        c.dct_top_k(8, chunk=16),
         c.top_k({0: 0.5, 1: 0.1}),
     ],
-    ids=["top_k", "random_k", "4 bit", "low_rank", "staged"],
+    ids=["top_k", "random_k", "4 bit", "low_rank", "dct_top_k", "staged"],
 )
 def test_sharded_leaves_beside_replicated_ones(compressor, check_vma):
     mesh = mesh_of((N, 2), names=("data", "model"))

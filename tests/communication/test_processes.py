@@ -11,7 +11,7 @@ from communication.workers import gradients, run
 
 pytestmark = pytest.mark.slow
 
-NAMES = ["top_k", "8 bit", "4 bit", "low_rank", "dgc"]
+NAMES = ["top_k", "8 bit", "4 bit", "low_rank", "dgc", "demo"]
 
 
 def pair_of_processes(folder):

@@ -41,8 +41,14 @@ def test_what_is_not_finite_is_selected(bad):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "compressor",
-    [c.top_k(0.1), c.random_k(0.1, key=1), c.quantized(4), c.low_rank(2)],
-    ids=["top_k", "random_k", "4 bit", "low_rank"],
+    [
+        c.top_k(0.1, chunk=64, bits=2),
+        c.dct_top_k(8, chunk=16),
+        c.random_k(0.1, key=1),
+        c.quantized(4),
+        c.low_rank(2),
+    ],
+    ids=["top_k", "dct_top_k", "random_k", "4 bit", "low_rank"],
 )
 def test_leaves_of_one_shape_are_as_alone(compressor, monkeypatch):
     shapes = {"a": (40, 30), "b": (5,), "w": (40, 30), "x": (30, 40), "y": (40, 30)}

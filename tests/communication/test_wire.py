@@ -16,6 +16,8 @@ SIZE = 400 * 300
 GATHERS = {
     "top_k": c.top_k(0.001),
     "chunks": c.top_k(0.001, chunk=4096),
+    "two bits": c.top_k(64 / 4096, chunk=4096, bits=2),
+    "waves": c.dct_top_k(),
     "random_k": c.random_k(0.01, key=0),
 }
 PHASES = {f"{bits} bit": c.quantized(bits) for bits in (8, 4, 2, 1)}
