@@ -1,5 +1,6 @@
 """Data-parallel training over slow links: compressed means and their optimizers."""
 
+from optax_extras.communication._compiled import Collective, collective_bytes
 from optax_extras.communication._dgc import (
     DeepGradientCompressionState,
     deep_gradient_compression,
@@ -7,12 +8,7 @@ from optax_extras.communication._dgc import (
 from optax_extras.communication._gradients import local_value_and_grad
 from optax_extras.communication._mean import CompressedMeanState, compressed_mean
 from optax_extras.communication._power_sgd import power_sgd
-from optax_extras.communication._wire import (
-    Collective,
-    WireBytes,
-    collective_bytes,
-    wire_bytes,
-)
+from optax_extras.communication._wire import WireBytes, wire_bytes
 from optax_extras.communication._workers import resize_workers, worker_specs
 
 __all__ = [
