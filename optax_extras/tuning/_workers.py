@@ -141,7 +141,7 @@ def traffic(
       steps: numbers of steps, rising from 0, (E,).
 
     Raises:
-      ValueError: nothing is sent, so that the workers would train by themselves.
+      ValueError: no step sends, so that the workers would train by themselves.
     """
     moved = moved_bytes(
         tx,
@@ -154,7 +154,7 @@ def traffic(
         raise ValueError(
             "with `worker_mesh`, the optimizer must take the mean of the gradients over"
             f" {workers.axis_name!r}, as `compressed_mean` does, but it sends nothing"
-            f" in {steps[-1]} steps"
+            f" with steps={steps[-1]}"
         )
     total = np.cumsum(moved, axis=1)
     return np.concatenate([np.zeros((2, 1), np.int64), total], axis=1)[:, steps]
