@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,16 +10,45 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-# A value that is known, when it is called: an array, and the number of its axis of the
-# steps; None for an array that is the same at all steps.
-Known = Callable[[], tuple[Any, int | None]]
-
 # Larger arrays, one for each step, might not fit, and hardly decide on a branch.
 _LARGEST = 1024
 _CALLS = (
     *("jit", "closed_call", "core_call", "shard_map"),
     *("checkpoint", "remat2", "custom_jvp_call", "custom_vjp_call"),
 )
+
+
+class Known:
+    """A value that is known, and computed when it is asked for.
+
+    Most never are: of thousands of equations, few decide on a branch.
+    """
+
+    def __init__(self, compute: Callable[..., Any], *inputs: "Known") -> None:
+        """A value that is a function of others.
+
+        Args:
+          compute: from the values of the inputs to an array and the number of its axis
+            of the steps, which is None for an array that is the same at all steps.
+          *inputs: the others.
+        """
+        self._compute, self._inputs = compute, inputs
+        self._value: Any = None
+
+    def value(self) -> Any:
+        """The array, and the number of its axis of the steps."""
+        waiting = [self]  # and no recursion, which may be too deep for Python
+        while waiting:
+            last = waiting[-1]
+            missing = [one for one in last._inputs if one._value is None]
+            waiting.extend(missing)
+            if not missing:
+                waiting.pop()
+                if last._value is None:
+                    found = [one._value for one in last._inputs]
+                    with jax.ensure_compile_time_eval():  # also inside of a `jax.jit`
+                        last._value = last._compute(*found)
+        return self._value
 
 
 class Equation(NamedTuple):
@@ -52,28 +81,25 @@ def steps_of(numbers: Sequence[int], dtype: Any) -> Known:
     """A count of steps, at steps of these numbers."""
     last = np.iinfo(dtype).max  # where a count stays
     counts = np.minimum(np.asarray(numbers, np.int64), last).astype(dtype)
-    return lambda: (counts, 0)
+    return Known(lambda: (counts, 0))
 
 
 def program_of(closed: Any, inputs: Sequence[Known | None]) -> Program:
     """A program, and what follows from what is known of its inputs.
-
-    A value is computed when it is asked for, for all steps at once. Most never are: of
-    thousands of equations, few decide on a branch.
 
     Args:
       closed: the program, as of `jax.make_jaxpr` or inside of an equation.
       inputs: what is known of its first inputs; of the others, nothing is.
     """
     jaxpr = getattr(closed, "jaxpr", closed)
-    constants = [partial(_constant, x) for x in getattr(closed, "consts", ())]
+    constants = [_constant(x) for x in getattr(closed, "consts", ())]
     known: dict[Any, Known | None] = dict(zip(jaxpr.constvars, constants, strict=True))
     known.update(zip(jaxpr.invars, inputs, strict=False))
 
     def of(variable: Any) -> Known | None:
         if isinstance(variable, Literal):
             kind: Any = variable.aval
-            return partial(_constant, variable.val, kind.dtype)
+            return _constant(variable.val, kind.dtype)
         return known.get(variable)
 
     equations = []
@@ -88,8 +114,8 @@ def program_of(closed: Any, inputs: Sequence[Known | None]) -> Program:
     return Program(equations, [of(v) for v in jaxpr.outvars])
 
 
-def _constant(value: Any, dtype: Any = None) -> tuple[Any, None]:
-    return jnp.asarray(value, dtype), None
+def _constant(value: Any, dtype: Any = None) -> Known:
+    return Known(lambda: (jnp.asarray(value, dtype), None))
 
 
 def _inside(equation: Any, given: list[Known | None]) -> Iterator[tuple[Any, Any]]:
@@ -113,21 +139,20 @@ def _results(equation: Any, given: list[Known | None]) -> list[Known | None]:
     if equation.effects or not small or len(inputs) < len(given):
         return [None] * len(equation.outvars)
 
-    @cache
-    def values() -> tuple[Any, int | None]:
-        with jax.ensure_compile_time_eval():
-            found = [known() for known in inputs]
-            parameters = dict(equation.params)
-            if "sharding" in parameters:  # along axes that are bound in the program
-                parameters["sharding"] = None
-            bind = partial(equation.primitive.bind, **parameters)
-            axes = tuple(axis for _, axis in found)
-            if 0 in axes:
-                bind = jax.vmap(bind, axes)
-            return bind(*(array for array, _ in found)), 0 if 0 in axes else None
+    def compute(*values: tuple[Any, int | None]) -> tuple[list[Any], int | None]:
+        parameters = dict(equation.params)
+        if "sharding" in parameters:  # along axes that are bound in the program
+            parameters["sharding"] = None
+        bind = partial(equation.primitive.bind, **parameters)
+        axes = tuple(axis for _, axis in values)
+        if 0 in axes:
+            bind = jax.vmap(bind, axes)
+        found = bind(*(array for array, _ in values))
+        several = equation.primitive.multiple_results
+        return found if several else [found], 0 if 0 in axes else None
 
-    def one(number: int) -> tuple[Any, int | None]:
-        arrays, axis = values()
-        return arrays[number] if equation.primitive.multiple_results else arrays, axis
-
-    return [partial(one, number) for number in range(len(equation.outvars))]
+    values = Known(compute, *inputs)
+    return [
+        Known(lambda found, i=i: (found[0][i], found[1]), values)
+        for i in range(len(equation.outvars))
+    ]

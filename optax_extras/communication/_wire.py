@@ -152,7 +152,8 @@ def moved_bytes(
         out_specs=(none, specs),
         check_vma=False,
     )
-    traced = jax.make_jaxpr(update)(state, abstract, abstract)
+    with jax.sharding.use_abstract_mesh(mesh):  # not that of the caller
+        traced = jax.make_jaxpr(update)(state, abstract, abstract)
     known = [
         None
         if steps is None or not _counts(path, leaf)
@@ -202,7 +203,7 @@ def _moved(program: Program, names: set[Any], workers: int) -> Any:
 def _of_branch(branches: Sequence[Any], branch: Known | None) -> Any:
     """What the branch moves that runs, or else the one that moves most."""
     moved = np.stack(np.broadcast_arrays(*branches))
-    number = moved.max(axis=1).argmax(axis=0) if branch is None else branch()[0]
+    number = moved.max(axis=1).argmax(axis=0) if branch is None else branch.value()[0]
     chosen = np.asarray(number).reshape(1, 1, -1)
     return np.take_along_axis(moved, chosen, axis=0)[0]
 

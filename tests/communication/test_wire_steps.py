@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from jax import lax
+from jax.sharding import AxisType
 
 import optax_extras as ox
 
@@ -123,6 +124,26 @@ def test_many_steps_are_traced_once():
     tx = sending(lambda count, g: traced.append(count) or due(count), same, mean)
     assert of_steps(tx, range(30_000)).sent == 10_000 * of_steps(tx, 2).sent
     assert len(traced) == 2
+
+
+def test_a_step_is_counted_under_a_mesh_and_inside_of_a_program():
+    tx = sending(lambda count, g: due(count), same, mean)
+    expected = of_steps(tx, range(3))
+    with jax.set_mesh(mesh_of(kind=AxisType.Explicit)):
+        assert of_steps(tx, range(3)) == expected
+    assert jax.jit(lambda: of_steps(tx, range(3)).sent)() == expected.sent
+    with jax.enable_x64(True):
+        assert of_steps(tx, range(3)) == expected
+
+
+def test_a_branch_may_follow_from_a_thousand_equations():
+    def far(count, g):
+        for _ in range(1000):
+            count = count + 3
+        return due(count)
+
+    tx = sending(far, same, mean)
+    assert of_steps(tx, range(6)).sent == 2 * of_steps(tx).sent > 0
 
 
 def test_notes_are_those_of_all_steps():
