@@ -1,6 +1,7 @@
 """Data-parallel training over slow links: compressed means and their optimizers."""
 
 from optax_extras._core.placement import PerWorker
+from optax_extras.communication._compiled import Collective, collective_bytes
 from optax_extras.communication._demo import demo
 from optax_extras.communication._dgc import (
     DeepGradientCompressionState,
@@ -16,12 +17,7 @@ from optax_extras.communication._outer import diloco, fedavg, sparse_loco
 from optax_extras.communication._parameters import own_params, worker_params
 from optax_extras.communication._power_sgd import power_sgd
 from optax_extras.communication._reference import apply_local_updates, outer_params
-from optax_extras.communication._wire import (
-    Collective,
-    WireBytes,
-    collective_bytes,
-    wire_bytes,
-)
+from optax_extras.communication._wire import WireBytes, wire_bytes
 from optax_extras.communication._workers import resize_workers, worker_specs
 
 __all__ = [

@@ -66,8 +66,6 @@ class Staged(Compressor):
             return found._replace(state=kept)
 
         arrays = [stack.x for stack in stacks]
-        if not isinstance(number, jax.Array):  # `wire_bytes` knows the step
-            return stage(int(number), arrays, state, finite)
         branches = [functools.partial(stage, i) for i in range(len(self.stages))]
         found: Exchanged = lax.switch(number, branches, arrays, state, finite)
         return found

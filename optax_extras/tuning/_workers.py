@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,9 +15,9 @@ from optax_extras.communication import (
     CompressedMeanState,
     DeepGradientCompressionState,
     local_value_and_grad,
-    wire_bytes,
     worker_specs,
 )
+from optax_extras.communication._wire import moved_bytes
 from optax_extras.tasks import Task
 from optax_extras.tuning._points import Points
 
@@ -141,34 +141,20 @@ def traffic(
       steps: numbers of steps, rising from 0, (E,).
 
     Raises:
-      ValueError: nothing is sent, so that the workers would train by themselves.
+      ValueError: no step sends, so that the workers would train by themselves.
     """
-
-    @cache
-    def of_step(number: int | None) -> np.ndarray[Any, Any]:
-        found = wire_bytes(
-            tx,
-            params,
-            axis_name=workers.axis_name,
-            workers=workers.mesh.size,
-            step=number,
-        )
-        return np.array([found.sent, found.received], np.int64)
-
-    def between(first: int, last: int) -> Any:
-        """Bytes of the steps from the first to the last one, both included."""
-        if np.array_equal(of_step(first), of_step(last)):
-            return (last - first + 1) * of_step(first)
-        middle = (first + last) // 2
-        return between(first, middle) + between(middle + 1, last)
-
-    if workers.mesh.size > 1 and not of_step(0).any():
+    moved = moved_bytes(
+        tx,
+        params,
+        axis_name=workers.axis_name,
+        workers=workers.mesh.size,
+        steps=range(steps[-1]),
+    )
+    if workers.mesh.size > 1 and not moved.any():
         raise ValueError(
             "with `worker_mesh`, the optimizer must take the mean of the gradients over"
             f" {workers.axis_name!r}, as `compressed_mean` does, but it sends nothing"
+            f" with steps={steps[-1]}"
         )
-    parts = [
-        between(first, last - 1)
-        for first, last in zip(steps[:-1].tolist(), steps[1:].tolist(), strict=True)
-    ]
-    return np.cumsum([np.zeros(2, np.int64), *parts], axis=0).T
+    total = np.cumsum(moved, axis=1)
+    return np.concatenate([np.zeros((2, 1), np.int64), total], axis=1)[:, steps]

@@ -150,8 +150,8 @@ def test_a_known_step_decides_on_the_density():
 
     found = [sent(densities, step) for step in range(6)]
     assert found == [sent(0.5)] * 3 + [sent(0.1)] * 2 + [sent(0.01)]
-    with pytest.raises(ValueError, match="`step` must be"):
-        sent(0.5, step=-1)
+    assert sent(densities, range(1, 6)) == sum(found[1:])
+    assert sent(densities) == found[0]
 
 
 def test_operands_beyond_the_fifth_are_read():

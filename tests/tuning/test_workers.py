@@ -126,6 +126,36 @@ def test_bytes_are_those_of_every_step(tmp_path):
     np.testing.assert_array_equal(result.columns()["sent_bytes"][:3], result.sent_bytes)
 
 
+def now_and_then(learning_rate):
+    """SGD on means that are taken at steps 1, 4, ..., and on nothing at the others."""
+
+    def update(grads, state, params=None):
+        del params
+        means = jax.lax.cond(
+            state.count % 3 == 1,
+            lambda g: jax.lax.pmean(g, AXIS),
+            lambda g: 0 * g,
+            grads,
+        )
+        return means, state._replace(count=state.count + 1)
+
+    def init(params):
+        del params
+        return optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32))
+
+    stage = optax.GradientTransformation(init, update)
+    return optax.chain(stage, optax.sgd(learning_rate))
+
+
+def test_bytes_of_steps_that_send_now_and_then():
+    one = 2 * 4 * 1200 * (N - 1) // N
+    apart = partial(run, regression(), now_and_then, GRID, worker_mesh=mesh_of())
+    result = apart(eval_every=4)  # steps 0 and 3 send nothing, and step 1 does
+    np.testing.assert_array_equal(result.sent_bytes, [0, one, 2 * one])
+    with pytest.raises(ValueError, match="but it sends nothing with steps=1"):
+        apart(steps=1)
+
+
 def test_a_comparison_is_drawn_over_the_bytes():
     task = regression()
     sweeps = {
