@@ -1,4 +1,4 @@
-"""Sources of mini-batches: shuffled arrays, perhaps of clients, or the step."""
+"""Sources of mini-batches: shuffled arrays, also of clients, or the step."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -11,7 +11,9 @@ import numpy as np
 from optax_extras._core import checks
 
 Plan = Callable[[jax.Array, jax.Array, int], Any]
-Counts = np.ndarray[Any, Any]
+# Maps a key, the first epoch of each client, int32[clients], and the number of its
+# epochs to the rows of all these epochs, those of each client behind one another.
+Shuffle = Callable[[jax.Array, jax.Array, np.ndarray[Any, Any]], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +61,7 @@ def minibatches(arrays: Any, batch_size: int | None) -> Batches:
         )
     _check_size(batch_size, size)
 
-    def shuffle(key: jax.Array, first: jax.Array, epochs: Counts) -> jax.Array:
+    def shuffle(key: jax.Array, first: jax.Array, epochs: Any) -> jax.Array:
         def epoch(number: jax.Array) -> jax.Array:
             return jax.random.permutation(jax.random.fold_in(key, number), size)
 
@@ -109,29 +111,7 @@ def federated_minibatches(arrays: Any, batch_size: int, rows: Sequence[Any]) -> 
     part = part_of_client(batch_size, len(rows), size)
     own = [_own_rows(client, x, size, part) for client, x in enumerate(rows)]
     sizes = [len(x) for x in own]
-    together = np.concatenate(own)
-    starts = np.cumsum([0, *sizes[:-1]])
-
-    def shuffle(key: jax.Array, first: jax.Array, epochs: Counts) -> jax.Array:
-        # One generator and one sort, as those of each client would compile for seconds.
-        client = np.repeat(np.arange(len(sizes)), epochs)
-        number = np.concatenate([np.arange(count) for count in epochs])
-        epoch = np.repeat(np.arange(len(client)), np.take(sizes, client))
-        place = np.concatenate([np.arange(sizes[i]) for i in client])
-
-        def key_of_epoch(client: jax.Array, number: jax.Array) -> jax.Array:
-            return jax.random.fold_in(jax.random.fold_in(key, client), number)
-
-        def word(key: jax.Array, place: jax.Array) -> jax.Array:
-            return jax.random.bits(jax.random.fold_in(key, place))
-
-        keys = jax.vmap(key_of_epoch)(jnp.asarray(client), first[client] + number)
-        words = jax.vmap(word)(keys[epoch], jnp.asarray(place))
-        rows = jnp.asarray(together[starts[client][epoch] + place])
-        *_, shuffled = jax.lax.sort((jnp.asarray(epoch), words, rows), num_keys=2)
-        return shuffled
-
-    return Batches(_plan(sizes, part, shuffle), _taker(arrays), tuple(sizes))
+    return Batches(_plan(sizes, part, _shuffle_own(own)), _taker(arrays), tuple(sizes))
 
 
 def part_of_client(batch_size: int, clients: int, size: int) -> int:
@@ -139,7 +119,7 @@ def part_of_client(batch_size: int, clients: int, size: int) -> int:
     _check_size(checks.positive_integer("batch_size", batch_size), size)
     if clients < 1 or batch_size % clients:
         raise ValueError(
-            f"`batch_size` must be a multiple of the number of clients, got"
+            "`batch_size` must be a multiple of the number of clients, got"
             f" {batch_size} for {clients}"
         )
     return batch_size // clients
@@ -195,18 +175,13 @@ def _own_rows(client: int, rows: Any, size: int, part: int) -> np.ndarray[Any, A
     return own.astype(np.int32)
 
 
-def _plan(
-    sizes: Sequence[int],
-    part: int,
-    shuffle: Callable[[jax.Array, jax.Array, Counts], jax.Array],
-) -> Plan:
+def _plan(sizes: Sequence[int], part: int, shuffle: Shuffle) -> Plan:
     """Plan of mini-batches of one part from each client, in epochs of its own.
 
     Args:
       sizes: number of examples of each client.
       part: examples of each client in a mini-batch.
-      shuffle: maps a key, the first epoch of each client and the number of its epochs
-        to the rows of all these epochs, those of each client behind one another.
+      shuffle: orders the examples of each epoch.
 
     Returns:
       Plan of row indices, int32[length, clients * part].
@@ -218,14 +193,43 @@ def _plan(
         epochs = -(-length // batches) + 1
         first, skipped = jnp.divmod(start, batches)
         rows = shuffle(key, first, epochs)
-        step = skipped + jnp.arange(length, dtype=jnp.int32)[:, None]
-        epoch, batch = jnp.divmod(step, batches)
+        step = skipped[None] + jnp.arange(length, dtype=jnp.int32)[:, None]
+        epoch, batch = jnp.divmod(step, batches[None])
         begin = np.cumsum([0, *(epochs * size)[:-1]], dtype=np.int32)
-        place = begin + epoch * size + batch * part
-        indices = place[:, :, None] + np.arange(part, dtype=np.int32)
-        return rows[indices.reshape(length, -1)]
+        place = begin[None] + epoch * size[None] + batch * part
+        places = place[:, :, None] + np.arange(part, dtype=np.int32)[None, None]
+        return rows[places.reshape(length, -1)]
 
     return plan
+
+
+def _shuffle_own(own: Sequence[np.ndarray[Any, Any]]) -> Shuffle:
+    """Shuffles the rows of each client with one random generator and one sort.
+
+    Those of each client by itself would take seconds to compile.
+    """
+    sizes = np.array([len(rows) for rows in own])
+
+    def shuffle(key: jax.Array, first: jax.Array, epochs: Any) -> jax.Array:
+        client = np.repeat(np.arange(len(own)), epochs)  # of each epoch
+        number = np.concatenate([np.arange(count) for count in epochs])
+        epoch = np.repeat(np.arange(len(client)), sizes[client])  # of each row
+        place = np.concatenate([np.arange(sizes[i]) for i in client.tolist()])
+        rows = np.concatenate([own[i] for i in client.tolist()])
+
+        def key_of_epoch(client: jax.Array, number: jax.Array) -> jax.Array:
+            return jax.random.fold_in(jax.random.fold_in(key, client), number)
+
+        def word(key: jax.Array, place: jax.Array) -> jax.Array:
+            return jax.random.bits(jax.random.fold_in(key, place))
+
+        keys = jax.vmap(key_of_epoch)(jnp.asarray(client), first[client] + number)
+        words = jax.vmap(word)(keys[epoch], jnp.asarray(place))
+        columns = jnp.asarray(epoch), words, jnp.asarray(rows)
+        *_, shuffled = jax.lax.sort(columns, num_keys=2)
+        return shuffled
+
+    return shuffle
 
 
 def _taker(arrays: Any) -> Callable[[jax.Array], Any]:

@@ -86,7 +86,8 @@ def federated_digits(
 
     Args:
       concentration: of the Dirichlet distribution of the split. At 0.1, most images of
-        a client are of one or two digits; at 1.0, of four to seven.
+        each client are of one or two digits; at 1.0, each client has images of most
+        digits, of some many times more than of others.
       clients: number of clients.
       batch_size: images per mini-batch, a multiple of ``clients``.
       hidden: number of hidden units, with ReLU; None for softmax regression.
