@@ -62,6 +62,14 @@ def test_a_split_is_fixed_and_shares_the_examples(concentration):
     assert [len(x) for x in other] != [len(x) for x in rows]
 
 
+def test_a_split_is_drawn_again_until_no_client_has_too_few():
+    fewest = [
+        min(len(x) for x in federated_split(LABELS, CLIENTS, 0.1, minimum=minimum))
+        for minimum in (1, 60)
+    ]
+    assert 1 <= fewest[0] < 60 <= fewest[1]
+
+
 def test_a_lower_concentration_gives_fewer_labels_to_a_client():
     entropies = [
         np.mean([entropy(LABELS[rows]) for rows in split(concentration)])
