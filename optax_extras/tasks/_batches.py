@@ -221,7 +221,7 @@ def _shuffle_own(own: Sequence[np.ndarray[Any, Any]]) -> Shuffle:
             return jax.random.fold_in(jax.random.fold_in(key, client), number)
 
         def word(key: jax.Array, place: jax.Array) -> jax.Array:
-            return jax.random.bits(jax.random.fold_in(key, place))
+            return jax.random.bits(jax.random.fold_in(key, place), dtype=jnp.uint32)
 
         keys = jax.vmap(key_of_epoch)(jnp.asarray(client), first[client] + number)
         words = jax.vmap(word)(keys[epoch], jnp.asarray(place))

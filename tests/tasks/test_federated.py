@@ -114,6 +114,15 @@ def test_clients_give_their_own_examples_once_an_epoch(part):
             assert not np.array_equal(epochs[0], epochs[1])
 
 
+def test_the_order_does_not_depend_on_the_precision():
+    source = federated_minibatches(np.arange(13), 3, ROWS)
+    expected = source.plan(jax.random.key(0), jnp.int32(5), 4)
+    with jax.enable_x64(True):
+        found = source.plan(jax.random.key(0), jnp.int32(5), 4)
+    assert found.dtype == jnp.int32
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_every_order_is_as_likely_and_clients_have_orders_of_their_own():
     source = federated_minibatches(np.arange(8), 2, np.arange(8).reshape(2, 4))
     orders = planned(source, 4800, 4, start=8).transpose(2, 0, 1)
