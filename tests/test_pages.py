@@ -77,7 +77,8 @@ def write(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_code_about_tasks_runs(write):
     folder = write(TASKS)
-    _, compare, average = (check_printed(found) for found in RUNS.findall(TASKS))
+    runs = (check_printed(found) for found in RUNS.findall(TASKS))
+    _, compare, _, average = runs
     assert "circle" in compare
     assert re.match(r"\{'learning_rate': [\d.]+\}", average)
     pictures = {path.name for path in folder.rglob("*.png")}

@@ -7,9 +7,15 @@ from optax_extras.tasks._analytic import (
     quadratic,
     rosenbrock,
 )
-from optax_extras.tasks._batches import Batches, batches_of_step, minibatches
+from optax_extras.tasks._batches import (
+    Batches,
+    batches_of_step,
+    federated_minibatches,
+    minibatches,
+)
 from optax_extras.tasks._catalogue import TASKS, load_task
-from optax_extras.tasks._digits import digits
+from optax_extras.tasks._digits import digits, federated_digits
+from optax_extras.tasks._federated import federated_split
 from optax_extras.tasks._regression import breast_cancer, diabetes
 from optax_extras.tasks._task import Goal, Mode, Task
 from optax_extras.tasks._text import characters
@@ -25,6 +31,9 @@ __all__ = [
     "characters",
     "diabetes",
     "digits",
+    "federated_digits",
+    "federated_minibatches",
+    "federated_split",
     "jumping_quadratic",
     "line",
     "load_task",

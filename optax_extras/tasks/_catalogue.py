@@ -12,7 +12,7 @@ from optax_extras.tasks._analytic import (
     quadratic,
     rosenbrock,
 )
-from optax_extras.tasks._digits import digits
+from optax_extras.tasks._digits import digits, federated_digits
 from optax_extras.tasks._regression import breast_cancer, diabetes
 from optax_extras.tasks._task import Task
 from optax_extras.tasks._text import characters
@@ -22,6 +22,8 @@ TASKS: dict[str, Callable[..., Task]] = {
     "digits": digits,
     "digits-softmax": partial(digits, hidden=None),
     "digits-wrong-labels": partial(digits, wrong_labels=0.3),
+    "federated-digits": federated_digits,
+    "federated-digits-mild": partial(federated_digits, concentration=1.0),
     "breast-cancer": breast_cancer,
     "diabetes": diabetes,
     "characters": characters,

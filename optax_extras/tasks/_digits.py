@@ -8,13 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optax_extras._core import checks
 from optax_extras.tasks import _real_data
-from optax_extras.tasks._batches import minibatches
+from optax_extras.tasks._batches import (
+    Batches,
+    federated_minibatches,
+    minibatches,
+    part_of_client,
+)
+from optax_extras.tasks._federated import federated_split
 from optax_extras.tasks._names import named
 from optax_extras.tasks._task import Goal, Task
 
 _CLASSES = 10
 _LABEL_SEED = 0
+_BY_LOSS = Goal("validation_loss", reported="test_loss")
 
 
 @named(hidden={None: "digits-softmax"}, wrong_labels={0.3: "digits-wrong-labels"})
@@ -54,7 +62,75 @@ def digits(
     parts = _real_data.load("digits", classes=True)
     images, labels = parts["train"]
     parts["train"] = images, _with_errors(labels, wrong_labels)
-    width = images.shape[1]
+    goal = _BY_LOSS
+    if wrong_labels:
+        goal = Goal("validation_accuracy", "max", reported="test_accuracy")
+    batches = minibatches(parts["train"], batch_size)
+    return _classification("digits", batches, parts, hidden, goal)
+
+
+@named(concentration={1.0: "federated-digits-mild"})
+def federated_digits(
+    concentration: float = 0.1,
+    clients: int = 8,
+    batch_size: int = 128,
+    hidden: int | None = 64,
+) -> Task:
+    """`digits` whose training part is split by label among clients.
+
+    Each client gives an equal part of every mini-batch, as `federated_minibatches`
+    says, so that workers which divide the mini-batch train on their own clients' digits
+    alone. The split is that of `federated_split`, the same in every run: it is drawn
+    again until no client has fewer images than its part of a mini-batch. Metrics are
+    those of the digits of all clients together.
+
+    Args:
+      concentration: of the Dirichlet distribution of the split. At 0.1, most images of
+        each client are of one or two digits; at 1.0, each client has images of most
+        digits, of some many times more than of others.
+      clients: number of clients.
+      batch_size: images per mini-batch, a multiple of ``clients``.
+      hidden: number of hidden units, with ReLU; None for softmax regression.
+
+    Returns:
+      A task with the model, the metrics and the goal of `digits`. The numbers of images
+      of the clients are in ``batches.client_sizes``.
+
+    Raises:
+      TypeError: a number is of another type.
+      ValueError: ``concentration`` is not finite and above 0, ``batch_size`` is not
+        between 1 and the 1010 training images or not a multiple of ``clients``, or no
+        split was found that gives each client its part of a mini-batch.
+      ImportError: scikit-learn is not installed.
+
+    Examples:
+      >>> from optax_extras.tasks import federated_digits
+      >>> sizes = federated_digits(clients=4).batches.client_sizes
+      >>> len(sizes), sum(sizes), min(sizes) >= 128 / 4
+      (4, 1010, True)
+
+    References:
+      Hsu, Qi, Brown 2019, "Measuring the Effects of Non-Identical Data Distribution for
+      Federated Visual Classification", arXiv 1909.06335
+    """
+    parts = _real_data.load("digits", classes=True)
+    _, labels = parts["train"]
+    clients = checks.positive_integer("clients", clients)
+    minimum = part_of_client(batch_size, clients, len(labels))
+    rows = federated_split(labels, clients, concentration, minimum=minimum)
+    batches = federated_minibatches(parts["train"], batch_size, rows)
+    return _classification("federated-digits", batches, parts, hidden, _BY_LOSS)
+
+
+def _classification(
+    name: str,
+    batches: Batches,
+    parts: _real_data.Parts,
+    hidden: int | None,
+    goal: Goal,
+) -> Task:
+    """Task of a network that classifies the images of the parts."""
+    width = parts["train"][0].shape[1]
     sizes = [width, _CLASSES] if hidden is None else [width, hidden, _CLASSES]
 
     def init(key: jax.Array) -> list[dict[str, jax.Array]]:
@@ -88,11 +164,7 @@ def digits(
             metrics[f"{name}_accuracy"] = jnp.mean(correct)
         return metrics
 
-    goal = Goal("validation_loss", reported="test_loss")
-    if wrong_labels:
-        goal = Goal("validation_accuracy", "max", reported="test_accuracy")
-    batches = minibatches(parts["train"], batch_size)
-    return Task("digits", init, batches, loss, evaluate, goal)
+    return Task(name, init, batches, loss, evaluate, goal)
 
 
 def _with_errors(labels: np.ndarray[Any, Any], fraction: float) -> np.ndarray[Any, Any]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from optax_extras.tasks import _real_data, digits, minibatches
+from optax_extras.tasks import _real_data, digits, federated_minibatches, minibatches
 
 
 def batches(task, seed, start, length):
@@ -32,9 +32,15 @@ def test_an_epoch_shows_every_image_once():
     assert not np.array_equal(*epochs)
 
 
-@pytest.mark.parametrize("size", [1, 7, 10, 30])
-def test_the_order_does_not_depend_on_how_it_is_asked_for(size):
-    source = minibatches(np.arange(30), size)
+@pytest.mark.parametrize(
+    ("source", "size"),
+    [
+        *((minibatches(np.arange(30), size), size) for size in (1, 7, 10, 30)),
+        (federated_minibatches(np.arange(30), 6, [range(3), range(3, 30)]), 6),
+    ],
+    ids=[1, 7, 10, 30, "clients"],
+)
+def test_the_order_does_not_depend_on_how_it_is_asked_for(source, size):
     plan = jax.jit(source.plan, static_argnums=2)
     key = jax.random.key(1)
     whole = plan(key, jnp.int32(0), 40)
