@@ -109,7 +109,7 @@ def test_diloco(fragments):
     tx = ox.diloco(
         optax.adamw(0.1, weight_decay=0.01), every=3, fragments=fragments, **AXIS
     )
-    found, carry = run(tx, params, grads)
+    found, _ = run(tx, params, grads)
     # b and w first, as the elements of b and e are fewer than those of w.
     ends = dict.fromkeys(SHAPES, 0) if fragments == 1 else {"b": 0, "e": 1, "w": 0}
     close(found, oracle(params, grads, 3, ends))
