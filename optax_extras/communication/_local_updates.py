@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -16,20 +15,22 @@ from optax_extras._core import checks
 from optax_extras._core.axes import names_of, vary_over, varying
 from optax_extras._core.leaves import is_none, map_gradients
 from optax_extras._core.placement import PerWorker, is_placed
+from optax_extras.communication._agreement import (
+    Agreement,
+    Exchange,
+    Worker,
+    all_finite,
+)
 from optax_extras.communication._averager import (
     MIN_SIZE,
     Averager,
     agreed,
-    as_real,
-    is_finite,
-    like,
     weight_of,
-    weighted,
 )
 from optax_extras.communication._fragments import divided
 from optax_extras.communication._guards import check_axis, check_local
 from optax_extras.communication._parameters import as_own, own_params, repeated
-from optax_extras.communication._workers import own, per_worker_zeros, with_own
+from optax_extras.communication._workers import per_worker_zeros
 from optax_extras.compressors import Compressor, Dense
 from optax_extras.typing import AxisName, Scalar
 
@@ -46,17 +47,6 @@ class LocalUpdatesState(NamedTuple):
     weight: PerWorker  # of a worker's steps in a round; float32[workers, fragments]
     residual: tuple[PerWorker, ...]  # what was not sent; float32, (workers, *shape)
     compressor: tuple[Any, ...]  # the compressor's own states
-
-
-class _Agreement(NamedTuple):
-    """The fields of the state that an exchange changes; `weight` is a worker's own."""
-
-    adopted: jax.Array
-    reference: tuple[Any, ...]
-    outer: tuple[Any, ...]
-    weight: jax.Array
-    residual: tuple[PerWorker, ...]
-    compressor: tuple[Any, ...]
 
 
 def local_updates(
@@ -201,6 +191,7 @@ def local_updates(
         average,
         sys.maxsize if is_dense else min_size,
     )
+    exchange = Exchange(averager, outer, every, decay)
     names = names_of(axis_name)
 
     def init(params: optax.Params) -> LocalUpdatesState:
@@ -244,76 +235,6 @@ def local_updates(
             lambda g, p: jnp.zeros_like(g, dtype=p.dtype), grads, params
         ), state
 
-    def exchanged(
-        number: int, learned: list[Any], keys: list[Any], step: Any, old: _Agreement
-    ) -> _Agreement:
-        """Exchanges a fragment.
-
-        Args:
-          number: of the fragment.
-          learned: from each leaf, a function that computes what was learned.
-          keys: paths of the leaves.
-          step: number of the round.
-          old: what the workers have agreed on so far.
-        """
-        reference = old.reference[number]
-        treedef: Any = jax.tree.structure(reference, is_leaf=is_none)
-        leaves = jax.tree.leaves(reference, is_leaf=is_none)
-        here = [i for i, leaf in enumerate(leaves) if leaf is not None]
-        kept = own(old.residual[number], reference)
-        differences = [learned[i](leaves[i]) for i in here]
-        finite = agreed(_all_finite(differences), names)
-        share = jnp.where(finite, old.weight[0, number] / every, 0)
-
-        def takes_part(new: Any, old: Any) -> Any:
-            return jnp.where(share > 0, new, old)
-
-        sums = [weighted(x, share) for x in differences]
-        for place, i in enumerate(here):
-            if kept[i] is not None:
-                sums[place] = takes_part(sums[place] + decay * kept[i], 0)
-        found = averager.mean(
-            [keys[i] for i in here], sums, old.compressor[number], step, share
-        )
-
-        def if_finite(new: Any, old: Any) -> Any:
-            return jax.tree.map(lambda x, y: jnp.where(found.finite, x, y), new, old)
-
-        descent: list[Any] = [None] * len(leaves)
-        for i, mean, left in zip(here, found.means, found.left, strict=True):
-            descent[i] = like(mean, leaves[i])
-            if kept[i] is not None:
-                kept[i] = if_finite(takes_part(left, kept[i]), kept[i])
-
-        def moved(descent: Any, reference: Any, state: Any) -> tuple[Any, Any]:
-            updates, state = outer.update(descent, state, reference)
-            return optax.apply_updates(reference, updates), state
-
-        # A branch, because XLA would copy buffers of which a select keeps one.
-        adopted, outer_state = lax.cond(
-            found.finite,
-            moved,
-            lambda descent, *kept: kept,
-            treedef.unflatten(descent),
-            reference,
-            old.outer[number],
-        )
-        compressor_state = if_finite(found.state, old.compressor[number])
-
-        def replaced(parts: tuple[Any, ...], part: Any) -> tuple[Any, ...]:
-            return (*parts[:number], part, *parts[number + 1 :])
-
-        return _Agreement(
-            adopted=old.adopted.at[number].set(found.finite),
-            reference=replaced(old.reference, adopted),
-            outer=replaced(old.outer, outer_state),
-            weight=if_finite(old.weight.at[0, number].set(0), old.weight),
-            residual=replaced(
-                old.residual, with_own(old.residual[number], kept, reference)
-            ),
-            compressor=replaced(old.compressor, compressor_state),
-        )
-
     def update(
         updates: optax.Updates,
         state: LocalUpdatesState,
@@ -333,7 +254,7 @@ def local_updates(
         )
         flat: Any = jax.tree.leaves_with_path(grads, is_leaf=is_none)
         check_local(flat, axis_name)
-        finite = agreed(_all_finite(g for _, g in flat if g is not None), names)
+        finite = agreed(all_finite(g for _, g in flat if g is not None), names)
         share = weight_of(1 if weight is None else weight, names)
         share = jnp.where(finite & (share > 0), share, 0)
         moved, inner_state = lax.cond(
@@ -345,33 +266,20 @@ def local_updates(
         treedef: Any = jax.tree.structure(grads, is_leaf=is_none)
         steps = jax.tree.leaves(moved, is_leaf=is_none)
         places = treedef.flatten_up_to(theta)
-        exchanges = [
-            partial(
-                exchanged,
-                number,
-                [partial(_learned, *pair) for pair in zip(places, steps, strict=True)],
-                [path for path, _ in flat],
-                state.count // every,
-            )
-            for number in range(fragments)
-        ]
-        agreement = _Agreement(
+        worker = Worker([path for path, _ in flat], places, steps)
+        agreement = Agreement(
             adopted=jnp.zeros_like(state.adopted),
             reference=state.reference,
             outer=state.outer,
-            weight=state.weight.value + share,
+            weight=PerWorker(state.weight.value + share),
             residual=state.residual,
             compressor=state.compressor,
         )
-        if every == 1:
-            agreement = exchanges[0](agreement)
-        else:
-            phase = (state.count + 1) % every
-            turns = [
-                phase == number * every // fragments for number in range(fragments)
-            ]
-            turn = sum(jnp.where(is_now, i, 0) for i, is_now in enumerate(turns, 1))
-            agreement = lax.switch(turn, [lambda same: same, *exchanges], agreement)
+        exchanges = [
+            partial(exchange, number, worker, state.count // every)
+            for number in range(fragments)
+        ]
+        agreement = _in_turn(exchanges, every, state.count, agreement)
         for adopted, part in zip(agreement.adopted, agreement.reference, strict=True):
             for i, leaf in enumerate(treedef.flatten_up_to(part)):
                 if leaf is not None and steps[i] is not None:
@@ -381,7 +289,7 @@ def local_updates(
             count=optax.safe_increment(state.count),
             skipped=PerWorker(state.skipped.value + jnp.where(finite, 0, 1)),
             inner=PerWorker(inner_state),
-            **{**agreement._asdict(), "weight": PerWorker(agreement.weight)},
+            **agreement._asdict(),
         )
         found = PerWorker(treedef.unflatten(steps))
         return own_params(found) if is_plain else found, new_state
@@ -398,6 +306,20 @@ def _checked(
     return optax.with_extra_args_support(tx)
 
 
+def _in_turn(
+    exchanges: list[Any], every: int, count: jax.Array, agreement: Agreement
+) -> Agreement:
+    """The agreement behind the exchange of this step, if it has one."""
+    if every == 1:
+        found: Agreement = exchanges[0](agreement)
+        return found
+    phase = (count + 1) % every
+    turns = [phase == i * every // len(exchanges) for i in range(len(exchanges))]
+    turn = sum(jnp.where(is_now, i, 0) for i, is_now in enumerate(turns, 1))
+    found = lax.switch(turn, [lambda same: same, *exchanges], agreement)
+    return found
+
+
 def _has_workers(tree: Any) -> bool:
     """Whether a tree has arrays that belong to workers."""
     return any(map(is_placed, jax.tree.leaves(tree, is_leaf=is_placed)))
@@ -408,17 +330,3 @@ def _similar(tree: Any, like: Any) -> Any:
     return jax.tree.map(
         lambda x, y: vary_over(x.astype(y.dtype), varying(y)), tree, like
     )
-
-
-def _all_finite(arrays: Iterable[Any]) -> jax.Array:
-    """Whether all numbers of a worker are; bool[]."""
-    flags = [is_finite(as_real(x)) for x in arrays]
-    return jnp.all(jnp.stack(flags)) if flags else jnp.bool(True)
-
-
-def _learned(params: Any, step: Any, reference: Any) -> jax.Array:
-    """What a worker has moved away from a reference, in float32, (1, *shape)."""
-    after = params if step is None else (params + step).astype(params.dtype)
-    real = jax.vmap(as_real)  # behind the workers' axis
-    difference: jax.Array = real(reference[jnp.newaxis]) - real(after)
-    return difference
