@@ -1,7 +1,8 @@
 """Parts of a state that differ between devices, and where they are."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -94,12 +95,29 @@ def zeros(
     axis_name: AxisName,
 ) -> jax.Array:
     """float32 zeros, made in parts on the devices of the axis if these are known."""
-    found = where(spec, layouts, axis_name)
-    if found is None:
-        return jnp.zeros(shape, jnp.float32)
-    make = jax.jit(lambda: jnp.zeros(shape, jnp.float32), out_shardings=found)
-    made: jax.Array = make()
-    return made
+    return zeros_of([shape], [spec], layouts, axis_name)[0]
+
+
+def zeros_of(
+    shapes: Sequence[Sequence[int]],
+    specs: Sequence[PartitionSpec],
+    layouts: Sequence[Layout],
+    axis_name: AxisName,
+) -> list[jax.Array]:
+    """The same for several shapes, each with a spec, by one program for all of them."""
+    places = tuple(where(spec, layouts, axis_name) for spec in specs)
+    return _program_of_zeros(tuple(map(tuple, shapes)), places)()
+
+
+@functools.lru_cache(maxsize=64)
+def _program_of_zeros(
+    shapes: tuple[tuple[int, ...], ...], places: tuple[Any, ...]
+) -> Callable[[], list[jax.Array]]:
+    def make() -> list[jax.Array]:
+        return [jnp.zeros(shape, jnp.float32) for shape in shapes]
+
+    program: Callable[[], list[jax.Array]] = jax.jit(make, out_shardings=list(places))
+    return program
 
 
 def placed(

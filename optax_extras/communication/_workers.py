@@ -16,7 +16,7 @@ from optax_extras._core.placement import (
     is_placed,
     layout_of,
     spec_of,
-    zeros,
+    zeros_of,
 )
 from optax_extras.typing import AxisName
 
@@ -29,10 +29,8 @@ def per_worker_zeros(params: Any, axis_name: AxisName, workers: int) -> PerWorke
     flat, treedef = jax.tree.flatten(params)
     layouts = [layout_of(leaf) for leaf in flat]
     specs = [PartitionSpec(axis_name, *one.spec) for one in layouts]
-    made = [
-        zeros((workers, *one.whole), spec, layouts, axis_name)
-        for one, spec in zip(layouts, specs, strict=True)
-    ]
+    shapes = [(workers, *one.whole) for one in layouts]
+    made = zeros_of(shapes, specs, layouts, axis_name)
     return PerWorker(treedef.unflatten(made))
 
 
