@@ -75,6 +75,7 @@ class Averager:
     group: Group
     min_size: int
     fast_axis_name: AxisName | None
+    _saves: dict[Any, bool] = dataclasses.field(default_factory=dict, compare=False)
 
     @classmethod
     def make(
@@ -104,9 +105,11 @@ class Averager:
 
     def compresses(self, shape: tuple[int, ...]) -> bool:
         """Whether leaves of a shape are compressed."""
-        return math.prod(shape) >= max(self.min_size, 1) and self.compressor.saves(
-            shape
-        )
+        if math.prod(shape) < max(self.min_size, 1):
+            return False
+        if shape not in self._saves:  # as a compressor may trace to find it out
+            self._saves[shape] = self.compressor.saves(shape)
+        return self._saves[shape]
 
     def large(self, params: Any) -> Any:
         """The parameters that are compressed, with None for the others."""

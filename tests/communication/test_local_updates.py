@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec as P
 
 import optax_extras as ox
 from optax_extras.communication._fragments import divided
@@ -269,3 +270,25 @@ def test_bad_calls():
         ox.outer_params(optax.sgd(0.1).init(params))
     with pytest.raises(ValueError, match="one part that is of `local_updates`, got 2"):
         ox.apply_local_updates(params, params, (state, state))
+
+
+def test_the_update_of_an_exchange_leads_to_the_reference():
+    """Of `optax.apply_updates` as well, up to the rounding of a sum."""
+    params, mesh = parameters(SHAPES), mesh_of()
+    tx = ox.diloco(optax.sgd(0.1), every=2, **AXIS)
+    (theta, state), specs = start(tx, params, mesh)
+    updates_of = jax.jit(
+        jax.shard_map(
+            lambda params, state, grads: tx.update(ox.PerWorker(grads), state, params),
+            mesh=mesh,
+            in_specs=(*specs, P("data")),
+            out_specs=specs,
+        )
+    )
+    for t in range(2):
+        grads = jax.tree.map(lambda g, t=t: g[t], gradients(2))
+        updates, state = updates_of(theta, state, grads)
+        theta = optax.apply_updates(theta, updates)
+    for name, reference in ox.outer_params(state).items():
+        same = np.broadcast_to(reference, (N, *reference.shape))
+        np.testing.assert_allclose(theta.value[name], same, atol=1e-6)
