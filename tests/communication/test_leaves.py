@@ -65,7 +65,7 @@ def test_padding_is_no_part_of_a_small_leaf():
     np.testing.assert_allclose(found["few"][0], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["4 bit", "dgc"])
+@pytest.mark.parametrize("name", ["4 bit", "dgc", "demo"])
 def test_absent_leaves(name):
     tx, mesh = method(name), mesh_of()
     params = {"none": None, **PARAMS}
