@@ -185,11 +185,13 @@ def test_velocities_of_an_absent_worker_wait(make):
         assert (new[0] != old[0]).any()
 
 
-def test_weighted_rounds():
+@pytest.mark.parametrize("absent", [0, -1, np.nan])
+def test_weighted_rounds(absent):
     """One worker is absent for the first round, and one for three rounds."""
     grads, params = gradients(STEPS), parameters(SHAPES)
     tx = ox.diloco(INNER, every=3, **AXIS)
-    found, (_, state) = run_local(tx, params, grads, weights=WEIGHTS)
+    weights = np.where(WEIGHTS == 0, np.float32(absent), WEIGHTS)
+    found, (_, state) = run_local(tx, params, grads, weights=weights)
     ends = dict.fromkeys(SHAPES, 0)
     close(found, oracle(params, grads, 3, ends, WEIGHTS))
     assert state.inner.value[0].count.tolist() == [9, 12, 3, 12]
