@@ -10,6 +10,7 @@ import optax_extras as ox
 from optax_extras import compressors as c
 from optax_extras._core.joining import parted
 
+from communication.methods import LOCAL, trained
 from communication.workers import N, gradients, mesh_of, run, start
 
 pytestmark = pytest.mark.slow
@@ -40,6 +41,19 @@ def test_states_are_float32_with_x64_too(tx):
     assert found["w"].dtype == np.float32
     dtypes = {x.dtype.name for x in jax.tree.leaves(state)}
     assert dtypes == {"float32", "int32"}
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_states_of_workers_alone_are_float32_with_x64_too(name):
+    grads = gradients(4)
+    with jax.enable_x64(True):
+        found, (_, state) = trained(name, grads)
+    assert {x.dtype for x in found.values()} == {np.dtype("f4")}
+    dtypes = {x.dtype.name for x in jax.tree.leaves(state)}
+    assert dtypes == {"float32", "int32", "bool"}
+    expected, _ = trained(name, grads)
+    for leaf, x in found.items():
+        np.testing.assert_allclose(x, expected[leaf], atol=1e-6)
 
 
 @pytest.mark.parametrize(
