@@ -262,7 +262,7 @@ def local_updates(
         here = [i for i, leaf in enumerate(leaves) if leaf is not None]
         kept = own(old.residual[number], reference)
         differences = [learned[i](leaves[i]) for i in here]
-        finite = agreed(_all_finite(differences), names)
+        finite = agreed(_all_finite(differences), axis_name)
         share = jnp.where(finite, old.weight[0, number] / every, 0)
 
         def takes_part(new: Any, old: Any) -> Any:
@@ -333,7 +333,7 @@ def local_updates(
         )
         flat: Any = jax.tree.leaves_with_path(grads, is_leaf=is_none)
         check_local(flat, axis_name)
-        finite = agreed(_all_finite(g for _, g in flat if g is not None), names)
+        finite = agreed(_all_finite(g for _, g in flat if g is not None), axis_name)
         share = weight_of(1 if weight is None else weight, names)
         share = jnp.where(finite & (share > 0), share, 0)
         moved, inner_state = lax.cond(
