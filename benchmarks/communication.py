@@ -35,7 +35,7 @@ from pathlib import Path
 import link_race
 from link_methods import COMPRESSED
 from link_model import DENSE, LOCAL
-from link_race import Race
+from link_race import BETWEEN, Race
 from slow_link import Pair, SlowLink, missing
 
 METHODS = {
@@ -47,6 +47,8 @@ METHODS = {
         *(f"PowerSGD, rank {rank}" for rank in (2, 4)),
     ),
 }
+Times = list[tuple[float, float]]  # rates in Mbit/s, and seconds
+
 WORKER = sys.executable, str(Path(__file__).with_name("link_trainers.py"))
 NAMES = {"jax": "optax_extras", "torch": "torch"}
 UNTIMED, UNLIMITED = 3, 5  # steps before the link is limited
@@ -152,7 +154,7 @@ def _leave(*_: object) -> None:
 
 
 def time_steps(
-    arguments: argparse.Namespace, link: SlowLink, only: tuple[str, ...]
+    link: SlowLink, times: Times, only: tuple[str, ...], rounds: int
 ) -> None:
     """Prints the table of steps."""
     frameworks = ["jax", "torch"]
@@ -161,22 +163,22 @@ def time_steps(
         print("torch is not installed: its rows are left out")
     _print_head(frameworks, COLUMNS)
     pairs = {name: link.start(*WORKER, name) for name in frameworks}
-    for mbits, seconds in zip(arguments.rates, arguments.seconds, strict=True):
+    for mbits, seconds in times:
         trainings = [
             Training(pairs[framework], framework, method)
             for framework in frameworks
             for method in METHODS[framework]
             if method.startswith(only)
         ]
-        measure(trainings, link, mbits, seconds, arguments.rounds)
+        measure(trainings, link, mbits, seconds, rounds)
 
 
-def race(arguments: argparse.Namespace, link: SlowLink, only: tuple[str, ...]) -> None:
+def race(link: SlowLink, times: Times, only: tuple[str, ...], steps: int) -> None:
     """Prints the table of times to the loss of dense."""
     _print_head(["jax"], link_race.COLUMNS)
     pair = link.start(*WORKER, "jax")
-    for mbits, seconds in zip(arguments.rates, arguments.seconds, strict=True):
-        Race(pair, link, mbits, seconds, arguments.to_loss).run(only)
+    for mbits, seconds in times:
+        Race(pair, link, mbits, seconds, steps).run(only)
 
 
 def _print_head(frameworks: list[str], columns: Sequence[str]) -> None:
@@ -190,13 +192,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--to-loss", type=int, nargs="?", const=100, metavar="STEPS")
     parser.add_argument("--rates", type=float, nargs="*")
-    parser.add_argument("--seconds", type=float, nargs="*", help="for each rate")
+    parser.add_argument("--seconds", type=float, nargs="*", help="one for each rate")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=[], help="starts of methods")
     arguments = parser.parse_args()
-    to_loss = arguments.to_loss is not None
-    arguments.rates = arguments.rates or ([100, 10] if to_loss else [1000, 100, 10])
-    arguments.seconds = arguments.seconds or ([60, 60] if to_loss else [4, 10, 30])
+    steps = arguments.to_loss
+    if steps is not None and (steps < BETWEEN or steps % BETWEEN):
+        parser.error(f"`--to-loss` must be a multiple of {BETWEEN}, got {steps}")
+    rates = arguments.rates or ([1000, 100, 10] if steps is None else [100, 10])
+    seconds = arguments.seconds or ([4, 10, 30] if steps is None else [60, 60])
+    times = list(zip(rates, seconds, strict=True))
     if need := missing():
         print(f"nothing was measured: a link of a limited rate needs {need}")
         return
@@ -205,7 +210,10 @@ def main() -> None:
     started = time.monotonic()
     only = (DENSE, *arguments.only) if arguments.only else ("",)
     with SlowLink() as link:
-        (race if to_loss else time_steps)(arguments, link, only)
+        if steps is None:
+            time_steps(link, times, only, arguments.rounds)
+        else:
+            race(link, times, only, steps)
     print(f"{time.monotonic() - started:.0f} s in all")
 
 

@@ -1,15 +1,18 @@
 """How long methods train over a slow link until they have the loss of a dense run.
 
-Each method starts anew. Its loss is taken, off the clock, after every `BETWEEN` steps,
-or after each exchange where these are further apart. As it varies from one evaluation
-to the next, a loss counts as reached at the first of two evaluations in a row that are
-at or below it. The goal is what dense holds from a given step on: the higher one of its
-two losses from there, with SGD or with AdamW, whichever is lower. The time of dense is
-taken by the same rule, and may be that of an earlier step.
+Each method starts anew. Its loss on text that is not trained on is taken, off the
+clock, after every `BETWEEN` steps, or after every H where the workers exchange
+something every H steps, of the parameters that they have agreed on. As it varies from
+one evaluation to the next, a loss counts as reached at the first of two in a row that
+are at or below it.
 
-After the given seconds a method trains on over the unlimited link, where a round, from
-one exchange to the next, counts with the median of its rounds over the slow link. So
-dense, whose steps all send the same, need not train for hours.
+The goal is what dense holds from a given step on: the higher one of its losses at that
+step and at the evaluation after it. Dense trains with SGD and with AdamW, and the lower
+goal counts. Its own time is taken by the same rule, and may end at an earlier step.
+
+After the given seconds, a method trains on over the unlimited link. Its rounds of H
+steps, or of one, then count with the median of those over the slow link. So dense,
+whose steps take equally long, need not train for hours.
 """
 
 import dataclasses
