@@ -12,8 +12,8 @@ from optax_extras import compressors
 from link_model import DENSE, LOCAL, MOMENTUM, RATE, WORKERS
 
 AXIS = "data"
-# Of AdamW and of DeMo's signs.
-ADAPTIVE_RATE = 3e-4
+# The second one is that of workers that train alone.
+ADAMW_RATES, DEMO_RATE = (1e-3, 3e-4), 1e-3
 
 
 class Method(NamedTuple):
@@ -35,10 +35,15 @@ def _dense_mean() -> optax.GradientTransformation:
 
 GROUP: dict[str, Any] = {"axis_name": AXIS, "workers": WORKERS}
 SGD = optax.sgd(RATE, MOMENTUM)
-ADAMW = optax.adamw(ADAPTIVE_RATE)
+ADAMW = optax.adamw(ADAMW_RATES[1])
 DENSE_MEANS = {
     DENSE: Method(optax.chain(_dense_mean(), SGD)),
-    f"{DENSE}, AdamW": Method(optax.chain(_dense_mean(), ADAMW)),
+    **{
+        f"{DENSE}, AdamW {rate:g}": Method(
+            optax.chain(_dense_mean(), optax.adamw(rate))
+        )
+        for rate in ADAMW_RATES
+    },
 }
 
 
@@ -58,8 +63,8 @@ COMPRESSED = {
         )
         for rank in (2, 4)
     },
-    "DeMo": Method(optax_extras.demo(ADAPTIVE_RATE, **GROUP)),
 }
+DEMO = {"DeMo": Method(optax_extras.demo(DEMO_RATE, **GROUP))}
 
 
 def _diloco(every: int, **settings: Any) -> Method:
@@ -79,4 +84,4 @@ LOCALLY = {  # workers train alone between exchanges
     "SparseLoCo, H = 30": _sparse_loco(30),
     "SparseLoCo, H = 100": _sparse_loco(100),
 }
-METHODS = {LOCAL: Method(SGD), **DENSE_MEANS, **COMPRESSED, **LOCALLY}
+METHODS = {LOCAL: Method(SGD), **DENSE_MEANS, **COMPRESSED, **DEMO, **LOCALLY}

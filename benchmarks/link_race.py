@@ -7,8 +7,9 @@ one evaluation to the next, a loss counts as reached at the first of two in a ro
 are at or below it.
 
 The goal is what dense holds from a given step on: the higher one of its losses at that
-step and at the evaluation after it. Dense trains with SGD and with AdamW, and the lower
-goal counts. Its own time is taken by the same rule, and may end at an earlier step.
+step and at the evaluation after it. Dense trains with SGD, and with AdamW at two rates;
+the lowest goal counts. Its own time is taken by the same rule, and may end at an
+earlier step.
 
 After the given seconds, a method trains on over the unlimited link. Its rounds of H
 steps, or of one, then count with the median of those over the slow link. So dense,
@@ -20,7 +21,7 @@ import itertools
 import statistics
 from collections.abc import Callable
 
-from link_methods import COMPRESSED, DENSE_MEANS, LOCALLY, METHODS
+from link_methods import COMPRESSED, DEMO, DENSE_MEANS, LOCALLY, METHODS
 from slow_link import Pair, SlowLink
 
 BETWEEN = 10
@@ -78,7 +79,7 @@ class Race:
             too_long = points[-1].steps >= LONGEST * self.steps
             return too_long or _reached(points, goal) is not None
 
-        for method in (*COMPRESSED, *LOCALLY):
+        for method in (*COMPRESSED, *DEMO, *LOCALLY):
             if method.startswith(only):
                 training = self._train(method, is_last)
                 print(self._row(training, goal, fastest.seconds), flush=True)
