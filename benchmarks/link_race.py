@@ -76,8 +76,8 @@ class Race:
             print(self._row(training, goal, fastest.seconds), flush=True)
 
         def is_last(points: list[Point]) -> bool:
-            too_long = points[-1].steps >= LONGEST * self.steps
-            return too_long or _reached(points, goal) is not None
+            is_long = len(points) > 1 and points[-1].steps >= LONGEST * self.steps
+            return is_long or _reached(points, goal) is not None
 
         for method in (*COMPRESSED, *DEMO, *LOCALLY):
             if method.startswith(only):
