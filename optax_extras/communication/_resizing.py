@@ -64,7 +64,7 @@ def resize_workers(state: S, workers: int) -> S:
     def resized(node: Any) -> Any:
         if is_local(node):
             return jax.tree.map(plain, node, is_leaf=is_placed)
-        structure = jax.tree.structure(getattr(node, "value", None))
+        structure: Any = jax.tree.structure(getattr(node, "value", None))
         for each in weights:
             if isinstance(node, PerWorker) and jax.tree.structure(each) == structure:
                 return PerWorker(
