@@ -13,6 +13,8 @@ PARAMS = {"w": jnp.ones((4, 3)), "b": [jnp.ones(2)]}
 ROWS = collect()
 ALGORITHMS = [row for row in ROWS if not row.changes]
 ALONE = [row for row in ALGORITHMS if row.axis_name is None]
+# Between them, their states have all kinds of parts that belong to workers.
+OF_ALL_STATES = {"local_updates", "power_sgd"}
 OVER_WORKERS = [row for row in ALGORITHMS if row not in ALONE]
 
 
@@ -27,13 +29,16 @@ def test_conformance(check):
 
 
 @pytest.mark.slow
-@parametrize_checks(OVER_WORKERS, checks=CHECKS_OF["state"])
+@parametrize_checks(
+    [row for row in OVER_WORKERS if row.name in OF_ALL_STATES],
+    checks=CHECKS_OF["state"],
+)
 def test_state_of_workers(check):
     check()
 
 
 @pytest.mark.nightly
-@parametrize_checks(OVER_WORKERS, checks=set(CHECKS) - set(CHECKS_OF["state"]))
+@parametrize_checks(OVER_WORKERS, checks=set(CHECKS))
 def test_over_workers(check):
     check()
 

@@ -17,8 +17,9 @@ from optax_extras.communication._outer import diloco, fedavg, sparse_loco
 from optax_extras.communication._parameters import own_params, worker_params
 from optax_extras.communication._power_sgd import power_sgd
 from optax_extras.communication._reference import apply_local_updates, outer_params
+from optax_extras.communication._resizing import resize_workers
 from optax_extras.communication._wire import WireBytes, wire_bytes
-from optax_extras.communication._workers import resize_workers, worker_specs
+from optax_extras.communication._workers import worker_specs
 
 __all__ = [
     "Collective",

@@ -86,16 +86,20 @@ def _set(params: Any, state: LocalUpdatesState, *, in_front: bool) -> Any:
 
 def _state_in(state: Any) -> LocalUpdatesState:
     """The part of a state that is of `local_updates`."""
-
-    def is_local(node: Any) -> bool:
-        return isinstance(node, LocalUpdatesState)
-
-    found: list[LocalUpdatesState] = [
-        x for x in jax.tree.leaves(state, is_leaf=is_local) if is_local(x)
-    ]
+    found = local_states(state)
     if len(found) != 1:
         raise ValueError(
             f"`state` must have one part that is of `local_updates`, got {len(found)}"
             f" in a {type(state).__name__}"
         )
     return found[0]
+
+
+def local_states(state: Any) -> list[LocalUpdatesState]:
+    """All parts of a state that are of `local_updates`."""
+    return [x for x in jax.tree.leaves(state, is_leaf=is_local) if is_local(x)]
+
+
+def is_local(node: Any) -> bool:
+    """Whether a node is the state of `local_updates`; an `is_leaf`."""
+    return isinstance(node, LocalUpdatesState)

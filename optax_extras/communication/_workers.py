@@ -1,14 +1,11 @@
-"""States that differ between workers: their specs, and other numbers of workers."""
+"""States that differ between workers, and their specs."""
 
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import PartitionSpec
 
-from optax_extras._core import checks
 from optax_extras._core.leaves import is_none
 from optax_extras._core.placement import (
     Divided,
@@ -19,8 +16,6 @@ from optax_extras._core.placement import (
     zeros_of,
 )
 from optax_extras.typing import AxisName
-
-S = TypeVar("S")
 
 
 def per_worker_zeros(params: Any, axis_name: AxisName, workers: int) -> PerWorker:
@@ -123,75 +118,4 @@ def _accumulates(node: Any) -> bool:
     """Whether gradients are summed before they are sent."""
     return isinstance(node, optax.MultiStepsState) and any(
         map(is_placed, jax.tree.leaves(node.inner_opt_state, is_leaf=is_placed))
-    )
-
-
-def resize_workers(state: S, workers: int) -> S:
-    """The state for another number of workers.
-
-    Worker j of M gets the mean of what the N workers had whose shares of the interval
-    [0, 1) overlap its own, so that the mean over the workers stays, and with it the sum
-    of what is yet to be sent. From N to 2N workers each is there twice; from 2N to N,
-    two of them are one.
-
-    Args:
-      state: the state of a transformation, outside of `jax.shard_map`. All of it must
-        be on this process's devices.
-      workers: M, at least 1.
-
-    Returns:
-      The state, on one device; place it with `jax.device_put` and `worker_specs`.
-
-    Raises:
-      ValueError: ``workers`` is below 1.
-      TypeError: ``workers`` is not an int.
-
-    Examples:
-      >>> import jax, jax.numpy as jnp, optax_extras
-      >>> from optax_extras.compressors import top_k
-      >>> tx = optax_extras.compressed_mean(top_k(0.1), "data", workers=8)
-      >>> state = optax_extras.resize_workers(tx.init(jnp.zeros(2000)), 4)
-      >>> state.residual.value.shape
-      (4, 2000)
-    """
-    workers = checks.positive_integer("workers", workers)
-
-    def resized(node: Any) -> Any:
-        if isinstance(node, PerWorker):
-            return PerWorker(jax.tree.map(lambda x: _shared(x, workers), node.value))
-        if isinstance(node, Divided):
-            value = _divided(np.asarray(node.value), int(node.rows), workers)
-            return node._replace(value=jnp.asarray(value))
-        return node
-
-    found: S = jax.tree.map(resized, state, is_leaf=is_placed)
-    return found
-
-
-def _shared(x: Any, workers: int) -> jax.Array:
-    """Means of the workers whose shares overlap, (workers, ...)."""
-    if not jnp.issubdtype(x.dtype, jnp.inexact):
-        # Counts and keys have no mean.
-        return jnp.asarray(np.asarray(x)[np.arange(workers) * len(x) // workers])
-    old = np.asarray(x, np.complex128 if jnp.iscomplexobj(x) else np.float64)
-    ends = [np.arange(n + 1) / n for n in (len(old), workers)]
-    low = np.maximum(ends[1][:-1, np.newaxis], ends[0][:-1])
-    high = np.minimum(ends[1][1:, np.newaxis], ends[0][1:])
-    weights = np.maximum(high - low, 0) * workers
-    return jnp.asarray(np.tensordot(weights, old, 1), x.dtype)
-
-
-def _divided(old: Any, rows: int, workers: int) -> Any:
-    """The same rows in other parts, (workers, shards · rows of a part, ...)."""
-    before, parts, *rest = old.shape
-    own, part = (max(-(-rows // count), 1) for count in (before, workers))  # of a shard
-    shards = parts // own
-    by_shard = old.reshape(before, shards, -1, *rest).swapaxes(0, 1)
-    kept = by_shard.reshape(shards, -1, *rest)[:, :rows]
-    padded = np.zeros((shards, workers * part, *rest), old.dtype)
-    padded[:, :rows] = kept
-    return (
-        padded.reshape(shards, workers, part, *rest)
-        .swapaxes(0, 1)
-        .reshape(workers, shards * part, *rest)
     )

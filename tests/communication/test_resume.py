@@ -6,16 +6,19 @@ import signal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 import pytest
 
 import optax_extras as ox
 from optax_extras._core.placement import Divided, is_placed
 
+from communication import local
+from communication.local import parameters
 from communication.methods import LOCAL, method
 from communication.scripts import popen
 from communication.training import PARAMS, abstract, last_checkpoint, train
-from communication.workers import begin, first_of, mesh_of
+from communication.workers import SHAPES, begin, first_of, gradients, mesh_of
 
 pytestmark = pytest.mark.slow
 
@@ -98,7 +101,7 @@ def counts_of(carry):
     return [x for x in leaves if jnp.issubdtype(x.dtype, jnp.integer)]
 
 
-@pytest.mark.parametrize("name", ["4 bit", "dgc", "low_rank", *LOCAL])
+@pytest.mark.parametrize("name", ["4 bit", "dgc", "low_rank", "diloco"])
 def test_from_eight_workers_to_four_and_back(tmp_path, name):
     """After 5 and 10 steps, which is in the middle of a round of four."""
     kept, losses = None, []
@@ -140,8 +143,8 @@ def test_numbers_of_workers_that_do_not_divide_each_other(name):
     rng = np.random.default_rng(0)
 
     def drawn(x):
-        is_float = x.ndim and jnp.issubdtype(x.dtype, "f")
-        return jnp.asarray(rng.normal(size=x.shape), "f4") if is_float else x
+        is_one = jnp.issubdtype(x.dtype, "f") and x.size > 16  # no count, no weight
+        return jnp.asarray(rng.normal(size=x.shape), "f4") if is_one else x
 
     carry = jax.tree.map(drawn, begin(method(name), PARAMS, mesh_of()))
     for workers in (3, 8, 5):
@@ -160,3 +163,36 @@ def without_workers(carry):
     return jax.tree.map(
         lambda node: () if is_placed(node) else node, carry, is_leaf=is_placed
     )
+
+
+def learned(carry):
+    """The weighted mean of what workers have learned since they agreed."""
+    params, state = carry
+    weight = np.asarray(state.weight.value, np.float64)
+    found = {}
+    for name, reference in ox.outer_params(state).items():
+        (number,) = (i for i, x in enumerate(state.reference) if x[name] is not None)
+        difference = np.float64(reference) - np.float64(params.value[name])
+        found[name] = np.average(difference, axis=0, weights=weight[:, number])
+    return found
+
+
+def test_workers_of_unequal_weights_are_resized_to_the_weighted_mean():
+    """In the middle of the rounds of both fragments; one worker takes no part."""
+    tx = ox.local_updates(
+        optax.sgd(0.1), optax.sgd(1.0), 8, axis_name="data", workers=4, fragments=2
+    )
+    weights = np.tile(np.float32([1, 0, 2, 5]), (6, 1))
+    weights[5] = [7, 0, 1, 0]
+    _, carry = local.run(tx, parameters(SHAPES), gradients(6), weights=weights)
+    assert np.ptp(np.asarray(carry[1].weight.value), axis=1).any()
+    for workers in (2, 3, 8, 1):
+        resized = ox.resize_workers(carry, workers)
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6),
+            learned(resized),
+            learned(carry),
+        )
+        for x in jax.tree.leaves(resized):
+            assert np.isfinite(x).all()
+        carry = resized

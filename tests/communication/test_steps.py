@@ -25,6 +25,12 @@ from communication.workers import (
 pytestmark = pytest.mark.slow
 
 STEPS = 5
+# One for each kind of message and of state; the nightly run has all.
+DAILY = {"top_k", "4 bit", "low_rank", "dgc", "diloco"}
+EVERY = [
+    pytest.param(name, marks=[pytest.mark.nightly] * (name not in DAILY))
+    for name in METHODS
+]
 COUNTS = 2 * N  # elements of the largest count, which are of workers and fragments
 PARAMS = {name: np.zeros(shape, "f4") for name, shape in SHAPES.items()}
 
@@ -100,7 +106,7 @@ def assert_close(found, expected):
     )
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_scan_with_donated_buffers_is_a_loop(name):
     grads = gradients(STEPS)
     assert_close(scan(method(name), mesh_of(), grads), loop(name, grads))
@@ -113,7 +119,7 @@ def test_workers_along_two_axes(name):
     assert_close(found, loop(name, grads))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EVERY)
 def test_zero_gradients(name):
     grads = gradients(2)
     zeros = jax.tree.map(np.zeros_like, grads)
