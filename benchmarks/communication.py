@@ -13,6 +13,10 @@ has trained for the given time over the slow link. For each method the program p
   those that `optax_extras.wire_bytes` counts;
 - the steps in the given time, and the loss after them on text that is not trained on.
 
+With ``--to-loss``, methods with optax and optax_extras train until they have the loss
+of a dense run, as `link_race` says, among them those whose workers train alone between
+exchanges.
+
 It needs Linux, root, and `ip` and `tc` of iproute2, and removes what it makes.
 """
 
@@ -25,21 +29,17 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from link_model import LOCAL
+import link_race
+from link_methods import COMPRESSED
+from link_model import DENSE, LOCAL
+from link_race import BETWEEN, Race
 from slow_link import Pair, SlowLink, missing
 
-DENSE = "dense"
 METHODS = {
-    "jax": (
-        LOCAL,
-        DENSE,
-        "DGC, 0.1 %",
-        *(f"quantized, {bits} bit" for bits in (8, 4, 1)),
-        *(f"PowerSGD, rank {rank}" for rank in (2, 4)),
-    ),
+    "jax": (LOCAL, DENSE, *COMPRESSED),
     "torch": (
         LOCAL,
         DENSE,
@@ -47,6 +47,9 @@ METHODS = {
         *(f"PowerSGD, rank {rank}" for rank in (2, 4)),
     ),
 }
+Times = list[tuple[float, float]]  # rates in Mbit/s, and seconds
+
+WORKER = sys.executable, str(Path(__file__).with_name("link_trainers.py"))
 NAMES = {"jax": "optax_extras", "torch": "torch"}
 UNTIMED, UNLIMITED = 3, 5  # steps before the link is limited
 COLUMNS = (
@@ -150,39 +153,67 @@ def _leave(*_: object) -> None:
     sys.exit("interrupted")
 
 
-def main() -> None:
-    """Measures the rates given on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rates", type=float, nargs="*", default=[1000, 100, 10])
-    parser.add_argument("--seconds", type=float, nargs="*", default=[4, 10, 30])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", default=[], help="starts of methods")
-    arguments = parser.parse_args()
-    if need := missing():
-        print(f"nothing was measured: a link of a limited rate needs {need}")
-        return
+def time_steps(
+    link: SlowLink, times: Times, only: tuple[str, ...], rounds: int
+) -> None:
+    """Prints the table of steps."""
     frameworks = ["jax", "torch"]
     if importlib.util.find_spec("torch") is None:
         frameworks.remove("torch")
         print("torch is not installed: its rows are left out")
+    _print_head(frameworks, COLUMNS)
+    pairs = {name: link.start(*WORKER, name) for name in frameworks}
+    for mbits, seconds in times:
+        trainings = [
+            Training(pairs[framework], framework, method)
+            for framework in frameworks
+            for method in METHODS[framework]
+            if method.startswith(only)
+        ]
+        measure(trainings, link, mbits, seconds, rounds)
+
+
+def race(link: SlowLink, times: Times, only: tuple[str, ...], steps: int) -> None:
+    """Prints the table of times to the loss of dense."""
+    _print_head(["jax"], link_race.COLUMNS)
+    pair = link.start(*WORKER, "jax")
+    for mbits, seconds in times:
+        Race(pair, link, mbits, seconds, steps).run(only)
+
+
+def _print_head(frameworks: list[str], columns: Sequence[str]) -> None:
+    versions = (f"{one} {importlib.metadata.version(one)}" for one in frameworks)
+    print(f"{', '.join(versions)}, {os.cpu_count()} cores")
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}", flush=True)
+
+
+def main() -> None:
+    """Measures the rates given on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--to-loss", type=int, nargs="?", const=100, metavar="STEPS")
+    parser.add_argument("--rates", type=float, nargs="*")
+    parser.add_argument("--seconds", type=float, nargs="*", help="one for each rate")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", default=[], help="starts of methods")
+    arguments = parser.parse_args()
+    steps = arguments.to_loss
+    if steps is not None and (steps < BETWEEN or steps % BETWEEN):
+        parser.error(f"`--to-loss` must be a multiple of {BETWEEN}, got {steps}")
+    rates = arguments.rates or ([1000, 100, 10] if steps is None else [100, 10])
+    seconds = arguments.seconds or ([4, 10, 30] if steps is None else [60, 60])
+    times = list(zip(rates, seconds, strict=True))
+    if need := missing():
+        print(f"nothing was measured: a link of a limited rate needs {need}")
+        return
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(one, _leave)
     started = time.monotonic()
-    worker = str(Path(__file__).with_name("link_trainers.py"))
     only = (DENSE, *arguments.only) if arguments.only else ("",)
-    versions = (f"{one} {importlib.metadata.version(one)}" for one in frameworks)
-    print(f"{', '.join(versions)}, {os.cpu_count()} cores")
-    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
     with SlowLink() as link:
-        pairs = {name: link.start(sys.executable, worker, name) for name in frameworks}
-        for mbits, seconds in zip(arguments.rates, arguments.seconds, strict=True):
-            trainings = [
-                Training(pairs[framework], framework, method)
-                for framework in frameworks
-                for method in METHODS[framework]
-                if method.startswith(only)
-            ]
-            measure(trainings, link, mbits, seconds, arguments.rounds)
+        if steps is None:
+            time_steps(link, times, only, arguments.rounds)
+        else:
+            race(link, times, only, steps)
     print(f"{time.monotonic() - started:.0f} s in all")
 
 

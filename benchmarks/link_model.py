@@ -9,7 +9,7 @@ CONTEXT, EMBEDDING, HIDDEN = 32, 64, (2048, 2048, 768)
 BATCH, TESTED = 16, 512
 RATE, MOMENTUM = 0.01, 0.9
 WORKERS = 2
-LOCAL = "local steps, nothing sent"  # a method
+LOCAL, DENSE = "local steps, nothing sent", "dense"  # methods
 
 
 def windows() -> tuple[np.ndarray, int]:

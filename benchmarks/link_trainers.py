@@ -2,9 +2,10 @@
 
 Its arguments are the framework, its number, and the address of process 0. Requests are
 ``{"make": method}``, which builds a training anew, ``{"train": method, "steps": n}``,
-``{"test": method}`` and ``{"moved": true}``. The answers are the bytes of a step by
-`wire_bytes`, the seconds of each step, the loss on the windows for tests, and the bytes
-that the network device has sent and received so far.
+``{"test": method}``, ``{"drop": method}``, which frees its memory, and
+``{"moved": true}``. The answers are the bytes of a step by `wire_bytes`, the seconds of
+each step, the loss on the windows for tests, nothing, and the bytes that the network
+device has sent and received so far.
 """
 
 import importlib
@@ -59,6 +60,8 @@ def main() -> None:
             answer = seconds
         elif "test" in request:
             answer = trainers.test(request["test"])
+        elif "drop" in request:
+            answer = trainers.drop(request["drop"])
         else:
             answer = moved()
         print(json.dumps(answer), file=answers, flush=True)

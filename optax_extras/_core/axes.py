@@ -23,6 +23,16 @@ def varying(x: Any) -> frozenset[Any]:
     return frozenset(found)
 
 
+def may_vary(x: Any) -> frozenset[Any]:
+    """The mapped axes that an array varies over; all of them with ``check_vma=False``.
+
+    Nothing is known then.
+    """
+    names = frozenset(jax.sharding.get_abstract_mesh().manual_axes)
+    is_known = all(name in varying(lax.axis_index(name)) for name in names)
+    return varying(x) if is_known else names
+
+
 def vary_over(x: jax.Array, names: Iterable[Any]) -> jax.Array:
     """The array, made to vary over axes, which takes no communication."""
     missing = tuple(name for name in names if name not in varying(x))

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from optax_extras._core.axes import names_of
 from optax_extras._core.leaves import is_none
 from optax_extras._core.placement import PerWorker
 from optax_extras.communication._averager import (
@@ -90,7 +89,7 @@ class Exchange:
         here = [i for i, leaf in enumerate(leaves) if leaf is not None]
         kept = own(old.residual[number], reference)
         learned = [worker.learned(i, leaves[i]) for i in here]
-        finite = agreed(all_finite(learned), names_of(self.averager.group.axis_name))
+        finite = agreed(all_finite(learned), self.averager.group.axis_name)
         share = jnp.where(finite, old.weight.value[0, number] / self.every, 0)
 
         def takes_part(new: Any, old: Any) -> Any:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from optax_extras._core import checks, paths
-from optax_extras._core.axes import is_bound, names_of, vary_over, varying
+from optax_extras._core.axes import is_bound, may_vary, names_of, vary_over, varying
 from optax_extras._core.joining import joined, parted
 from optax_extras._core.leaves import is_none
 from optax_extras._core.placement import layout_of
@@ -181,7 +181,7 @@ class Averager:
         flat = [leaves[i].reshape(-1) for i in small]
         if flat:
             finite = finite & is_finite(joined(flat))
-        everywhere = None
+        flags = []
         if large:
             stacks = self._stacks(
                 [keys[i] for i in large], [leaves[i] for i in large], step
@@ -189,20 +189,22 @@ class Averager:
             for stack in stacks:
                 finite = finite & is_finite(stack.x)
             found = self.compressor.exchange(stacks, state, finite, group)
-            state, everywhere = found.state, found.finite
+            state = found.state
+            flags.append(found.finite)
             for stack, *pair in zip(stacks, found.means, found.left, strict=True):
                 ones = [1] * len(stack.numbers)
                 for number, mean, rest in zip(
                     stack.numbers, *(parted(x, ones) for x in pair), strict=True
                 ):
                     means[large[number]], left[large[number]] = mean[0], rest
-        if small or everywhere is None:
-            sums, everywhere, group = group.sum_with_report(
+        if small or not large:
+            sums, flag, group = group.sum_with_report(
                 [leaves[i] for i in small], finite
             )
+            flags.append(flag)
             for i, total in zip(small, sums, strict=True):
                 means[i] = total[0] / group.total
-        everywhere = agreed(everywhere)
+        everywhere = agreed(jnp.all(jnp.stack(flags)), self.group.axis_name)
         means, left = (
             [_as_same(x, leaf) for x, leaf in zip(some, leaves, strict=True)]
             for some in (means, left)
@@ -241,14 +243,14 @@ def weighted(x: jax.Array, weight: jax.Array) -> jax.Array:
     return jnp.where(weight == 0, 0, weight * x)
 
 
-def agreed(flag: jax.Array, names: Sequence[Any] = ()) -> jax.Array:
+def agreed(flag: jax.Array, axis_name: AxisName) -> jax.Array:
     """Whether a flag holds on all shards of the parameters, so that they skip together.
 
     Args:
       flag: bool[].
-      names: axes of workers that need not agree.
+      axis_name: the axis of the workers, along which it may differ.
     """
-    others = tuple(varying(flag) - set(names))
+    others = tuple(sorted(may_vary(flag) - {*names_of(axis_name)}, key=str))
     return lax.pmin(flag.astype(jnp.int32), others) == 1 if others else flag
 
 

@@ -31,7 +31,8 @@ def divided(params: Any, fragments: int) -> tuple[Any, ...]:
     for layer in layers.values():
         large = sum(sizes[i] for i in layer) * fragments > sum(sizes)
         units += [[i] for i in layer] if large else [layer]
-    if fragments > 1 and len(units) < fragments:
+    # A tree without any, as of `optax.tree.map_params`, is that of all fragments.
+    if 0 < len(units) < fragments:
         raise ValueError(
             f"`fragments` must be at most the {len(units)} layers of `params`, got"
             f" {fragments}"

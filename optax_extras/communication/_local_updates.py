@@ -254,7 +254,7 @@ def local_updates(
         )
         flat: Any = jax.tree.leaves_with_path(grads, is_leaf=is_none)
         check_local(flat, axis_name)
-        finite = agreed(all_finite(g for _, g in flat if g is not None), names)
+        finite = agreed(all_finite(g for _, g in flat if g is not None), axis_name)
         share = weight_of(1 if weight is None else weight, names)
         share = jnp.where(finite & (share > 0), share, 0)
         moved, inner_state = lax.cond(

@@ -184,10 +184,10 @@ def _shared(x: Any, workers: int) -> jax.Array:
 def _divided(old: Any, rows: int, workers: int) -> Any:
     """The same rows in other parts, (workers, shards · rows of a part, ...)."""
     before, parts, *rest = old.shape
-    shards = before * parts // (-(-rows // before) * before)
+    own, part = (max(-(-rows // count), 1) for count in (before, workers))  # of a shard
+    shards = parts // own
     by_shard = old.reshape(before, shards, -1, *rest).swapaxes(0, 1)
     kept = by_shard.reshape(shards, -1, *rest)[:, :rows]
-    part = -(-rows // workers)
     padded = np.zeros((shards, workers * part, *rest), old.dtype)
     padded[:, :rows] = kept
     return (

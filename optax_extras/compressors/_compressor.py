@@ -187,19 +187,30 @@ class Group:
 
     def sum_of(self, arrays: Sequence[jax.Array]) -> list[jax.Array]:
         """Sums over all workers, in one collective; the same on every worker."""
+        return self._sums(arrays)[0]
+
+    def _sums(self, arrays: Sequence[jax.Array]) -> tuple[list[jax.Array], jax.Array]:
+        """The sums, and whether all of them are finite."""
         flat = joined([x.reshape(-1) for x in arrays])
-        parts = parted(lax.psum(flat, self.axis_name), [x.size for x in arrays])
-        return [part.reshape(x.shape) for part, x in zip(parts, arrays, strict=True)]
+        total = lax.psum(flat, self.axis_name)
+        parts = parted(total, [x.size for x in arrays])
+        finite = jnp.isfinite(total.max()) & jnp.isfinite(total.min())
+        return [
+            part.reshape(x.shape) for part, x in zip(parts, arrays, strict=True)
+        ], finite
 
     def sum_with_report(
         self, arrays: Sequence[jax.Array], finite: jax.Array
     ) -> tuple[list[jax.Array], jax.Array, "Group"]:
-        """`sum_of`, with what `heard` returns; the weights become known in sum."""
+        """`sum_of`, with what `heard` returns; the weights become known in sum.
+
+        Sums that overflow are not finite either.
+        """
         report = finite.astype(jnp.float32)[np.newaxis]
         if self.weight is not None:
             report = jnp.stack([report[0], self.weight])
-        *sums, reports = self.sum_of([*arrays, report])
-        finite = reports[0] == self.workers
+        (*sums, reports), finite = self._sums([*arrays, report])
+        finite = finite & (reports[0] == self.workers)
         if self.weight is None:
             return sums, finite, self
         group = dataclasses.replace(self, total=reports[1])

@@ -60,13 +60,14 @@ class SignAndLevel(Values):
     def encode(self, values: jax.Array, inside: jax.Array) -> jax.Array:
         """Codes of all values, and then the magnitudes of each row."""
         magnitudes = jnp.abs(values)
-        # Parts of the largest one, so that neither sums nor squares overflow.
-        unit = jnp.where(magnitudes[:, :1] > 0, magnitudes[:, :1], 1)
-        parts = magnitudes / unit
+        # Over a power of two, so that neither sums nor squares overflow. XLA would
+        # divide by the largest one as a product with its inverse, which may be 0.
+        _, exponent = jnp.frexp(magnitudes[:, :1])
+        parts = jnp.ldexp(magnitudes, -exponent)
         large = _large(parts, inside)
         levels = [_mean(parts, large ^ inside), _mean(parts, large)]
         codes = large.astype(jnp.uint8) << 1 | (values < 0).astype(jnp.uint8)
-        levels = _halved(jnp.concatenate(levels, axis=1) * unit)
+        levels = _halved(jnp.ldexp(jnp.concatenate(levels, axis=1), exponent))
         return jnp.concatenate([pack(codes.reshape(-1), 2), to_bytes(levels)])
 
     def decode(self, data: jax.Array, shape: tuple[int, int]) -> jax.Array:

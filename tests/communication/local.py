@@ -43,8 +43,17 @@ def step_of(tx, mesh, specs, check_vma=True, donate=False, weighted=False):
     return jax.jit(mapped, donate_argnums=0 if donate else ())
 
 
-def run(tx, params, grads, mesh=None, weights=None, carry=None, check_vma=True):
-    """Parameters of every worker after each step, and the carry behind them.
+def run(
+    tx,
+    params,
+    grads,
+    mesh=None,
+    weights=None,
+    carry=None,
+    check_vma=True,
+    take=np.asarray,
+):
+    """What is taken of the parameters after each step, and the carry behind them.
 
     Gradients have the shapes (steps, workers, *shape), weights (steps, workers).
     """
@@ -59,7 +68,7 @@ def run(tx, params, grads, mesh=None, weights=None, carry=None, check_vma=True):
     for number in range(steps):
         here = jax.tree.map(lambda x, i=number: x[i], (grads, given))
         carry = step(carry, *jax.device_put(here, placed))
-        found.append(jax.tree.map(np.asarray, carry[0].value))
+        found.append(jax.tree.map(take, carry[0].value))
     return jax.tree.map(lambda *x: np.stack(x), *found), carry
 
 

@@ -107,6 +107,40 @@ def test_weighted_mean_of_the_largest(average):
             assert off.sum() <= 2, (t, name)
 
 
+def test_weighted_mean_of_quantized():
+    grads = gradients(STEPS)
+    tx = mean_of(c.quantized(8, block=64))
+    found, _ = run(tx, grads, WEIGHTS)
+    for name in SHAPES:
+        expected = [
+            weighted_mean(g, w) for g, w in zip(grads[name], WEIGHTS, strict=True)
+        ]
+        np.testing.assert_allclose(found[name], np.stack(expected), atol=0.1)
+        np.testing.assert_allclose(
+            found[name].mean(axis=0), np.mean(expected, axis=0), atol=0.01
+        )
+
+
+@pytest.mark.parametrize("weight", [0, -1])
+def test_nobody_takes_part_where_all_is_compressed(weight):
+    """One message alone has to tell so."""
+    params = {"w": jnp.zeros((40, 30))}
+    for compressor in (c.top_k(0.1), c.quantized(4), c.low_rank(2)):
+        tx = mean_of(compressor)
+        state, specs = start(tx, params, mesh_of())
+
+        def update(state, tx=tx):
+            grads = jax.lax.pcast(jnp.ones((40, 30)), "data", to="varying")
+            return tx.update({"w": grads}, state, weight=float(weight))
+
+        mapped = jax.shard_map(
+            update, mesh=mesh_of(), in_specs=(specs,), out_specs=(P(), specs)
+        )
+        updates, after = jax.jit(mapped)(state)
+        assert not updates["w"].any()
+        assert int(after.skipped) == 1
+
+
 @pytest.mark.parametrize("name", MEANS)
 def test_a_worker_that_is_away_waits_and_does_not_count(name):
     """Whatever its gradients are; the others' mean is that of three workers."""
@@ -185,11 +219,13 @@ def test_velocities_of_an_absent_worker_wait(make):
         assert (new[0] != old[0]).any()
 
 
-def test_weighted_rounds():
+@pytest.mark.parametrize("absent", [0, -1, np.nan])
+def test_weighted_rounds(absent):
     """One worker is absent for the first round, and one for three rounds."""
     grads, params = gradients(STEPS), parameters(SHAPES)
     tx = ox.diloco(INNER, every=3, **AXIS)
-    found, (_, state) = run_local(tx, params, grads, weights=WEIGHTS)
+    weights = np.where(WEIGHTS == 0, np.float32(absent), WEIGHTS)
+    found, (_, state) = run_local(tx, params, grads, weights=weights)
     ends = dict.fromkeys(SHAPES, 0)
     close(found, oracle(params, grads, 3, ends, WEIGHTS))
     assert state.inner.value[0].count.tolist() == [9, 12, 3, 12]

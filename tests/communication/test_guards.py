@@ -183,6 +183,13 @@ def test_resizing_keeps_the_mean():
     )
 
 
+def test_resizing_without_compressed_leaves():
+    tx = ox.compressed_mean(quantized(4), "data", workers=4)
+    resized = ox.resize_workers(tx.init({"b": jnp.ones(3)}), 3)
+    fresh = ox.compressed_mean(quantized(4), "data", workers=3).init({"b": jnp.ones(3)})
+    assert jax.tree.map(jnp.shape, resized) == jax.tree.map(jnp.shape, fresh)
+
+
 def test_a_compressor_of_ones_own():
     class Half(Compressor):
         def encode(self, x, site):

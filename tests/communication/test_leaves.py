@@ -5,16 +5,26 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
 import optax_extras as ox
 from optax_extras import compressors as c
-from optax_extras._core.placement import Divided, PerWorker, is_placed
+from optax_extras._core.placement import Divided
 
-from communication.methods import COMPRESSORS, method
+from communication import local
+from communication.methods import COMPRESSORS, LOCAL, method, trained
 from communication.training import PARAMS, train
-from communication.workers import N, gradients, mesh_of, run, start
+from communication.workers import (
+    N,
+    applied,
+    begin,
+    gradients,
+    mesh_of,
+    of_worker,
+    run,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -65,40 +75,80 @@ def test_padding_is_no_part_of_a_small_leaf():
     np.testing.assert_allclose(found["few"][0], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["4 bit", "dgc"])
+@pytest.mark.parametrize("name", ["4 bit", "dgc", "demo", "diloco", "sparse_loco"])
 def test_absent_leaves(name):
     tx, mesh = method(name), mesh_of()
-    params = {"none": None, **PARAMS}
-    state, specs = start(tx, params, mesh)
-    without, _ = start(tx, PARAMS, mesh)
-    assert jax.tree.map(jnp.shape, jax.tree.leaves(state)) == jax.tree.map(
+    carry = begin(tx, {"none": None, **PARAMS}, mesh)
+    without = begin(tx, PARAMS, mesh)
+    assert jax.tree.map(jnp.shape, jax.tree.leaves(carry)) == jax.tree.map(
         jnp.shape, jax.tree.leaves(without)
     )
 
-    def update(grads, state, params):
-        local = jax.tree.map(lambda g: g[0], grads)
-        return tx.update({"none": None, **local}, state, params)
+    def update(carry, grads):
+        params, state = carry
+        local = of_worker({"none": None, **grads}, params)
+        updates, state = tx.update(local, state, params)
+        return applied(params, updates, state), state
 
+    specs = ox.worker_specs(carry, "data")
     mapped = jax.shard_map(
-        update, mesh=mesh, in_specs=(P("data"), specs, P()), out_specs=(P(), specs)
+        update, mesh=mesh, in_specs=(specs, P("data")), out_specs=specs
     )
-    grads = gradients(1, shapes=jax.tree.map(np.shape, PARAMS))
-    updates, _ = jax.jit(mapped)(jax.tree.map(lambda g: g[0], grads), state, params)
-    assert updates.pop("none") is None
-    expected, _ = run(tx, grads)
+    step = jax.jit(mapped)
+    grads = gradients(4, shapes=jax.tree.map(np.shape, PARAMS))
+    for t in range(4):
+        carry = step(carry, jax.tree.map(lambda g, t=t: g[t], grads))
+    params = carry[0].value if name in LOCAL else carry[0]
+    assert params.pop("none") is None
+    expected, _ = trained(name, grads)
     for leaf in PARAMS:
-        np.testing.assert_allclose(updates[leaf], expected[leaf][0], atol=1e-6)
+        last = expected[leaf][-1] if name in LOCAL else expected[leaf].sum(axis=0)
+        np.testing.assert_allclose(params[leaf], last, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["4 bit", "low_rank", "dgc"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.complex64])
+@pytest.mark.parametrize("compressor", [None, c.top_k(1.0)], ids=["dense", "whole"])
+def test_workers_that_train_alone_agree_on_odd_leaves(compressor, dtype):
+    """Their mean is where the sum of mean gradients leads."""
+    tx = ox.local_updates(
+        optax.sgd(0.1),
+        optax.sgd(1.0),
+        every=2,
+        axis_name="data",
+        workers=N,
+        compressor=compressor,
+        fragments=2,
+        min_size=0,
+    )
+    grads = gradients(6, shapes=ODD)
+    if dtype == jnp.complex64:
+        grads = jax.tree.map(lambda g: g * (1 + 2j), grads)
+    grads = jax.tree.map(lambda g: jnp.asarray(g, dtype), grads)
+    params = jax.tree.map(lambda g: jnp.ones(g.shape[2:], dtype), grads)
+    found, _ = local.run(tx, params, grads)
+    atol = 0.05 if dtype == jnp.bfloat16 else 1e-5
+    for leaf, given in grads.items():
+        wide = np.asarray(given).astype(complex).mean(axis=1)
+        means = 1 - 0.1 * wide.cumsum(axis=0)
+        agreed = [(x == x[:1]).all() for x in found[leaf]]
+        if given.size:  # at the steps of its fragment alone
+            assert agreed in ([True, False] * 3, [False, True] * 3)
+        assert found[leaf].dtype == dtype
+        for x, mean in zip(found[leaf][agreed], means[agreed], strict=True):
+            np.testing.assert_allclose(x[0].astype(complex), mean, atol=atol)
+
+
+@pytest.mark.parametrize("name", ["4 bit", "low_rank", "dgc", "diloco", "fedavg"])
 def test_training_in_half_precision(name):
     tx, mesh = method(name), mesh_of()
     params = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
-    first, _ = start(tx, params, mesh)
-    steps = list(itertools.islice(train(tx, mesh, first, params), 30))
+    first = begin(tx, params, mesh)
+    steps = list(itertools.islice(train(tx, mesh, first), 30))
     params, state, last = steps[-1]
-    assert {p.dtype for p in params.values()} == {jnp.dtype(jnp.bfloat16)}
-    nodes = jax.tree.leaves((first, state), is_leaf=is_placed)
-    kept = jax.tree.leaves([x for x in nodes if isinstance(x, PerWorker)])
-    assert {x.dtype for x in kept} == {jnp.dtype(jnp.float32)}
+    assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype(jnp.bfloat16)}
+    for one in (first[1], state):
+        stage = one if name in LOCAL else one[0]
+        kept = jax.tree.leaves(stage.residual)
+        assert {x.dtype for x in kept} <= {jnp.dtype(jnp.float32)}
+        assert kept or name == "fedavg"
     assert last < 0.7 * steps[0][2]

@@ -10,6 +10,7 @@ import optax_extras as ox
 from optax_extras import compressors as c
 from optax_extras._core.joining import parted
 
+from communication.methods import LOCAL, trained
 from communication.workers import N, gradients, mesh_of, run, start
 
 pytestmark = pytest.mark.slow
@@ -42,19 +43,43 @@ def test_states_are_float32_with_x64_too(tx):
     assert dtypes == {"float32", "int32"}
 
 
+@pytest.mark.parametrize("name", LOCAL)
+def test_states_of_workers_alone_are_float32_with_x64_too(name):
+    grads = gradients(4)
+    with jax.enable_x64(True):
+        found, (_, state) = trained(name, grads)
+    assert {x.dtype for x in found.values()} == {np.dtype("f4")}
+    dtypes = {x.dtype.name for x in jax.tree.leaves(state)}
+    assert dtypes == {"float32", "int32", "bool"}
+    expected, _ = trained(name, grads)
+    for leaf, x in found.items():
+        np.testing.assert_allclose(x, expected[leaf], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "compressor", [c.sign("norm"), c.low_rank(2)], ids=["sign", "low_rank"]
 )
 def test_an_overflow_skips_the_step(compressor):
     """Their norms overflow where the gradients do not."""
     tx = ox.compressed_mean(compressor, **ALONG)
-    grads = gradients(3, shapes={"w": (40, 30)})
+    grads = gradients(3, shapes={"b": (5,), "w": (40, 30)})  # one of them dense
     grads["w"][1, 2] *= 8e37
+    check_second_is_skipped(tx, grads)
+
+
+def test_a_dense_sum_that_overflows_skips_the_step():
+    grads = gradients(3, shapes={"b": (5,), "w": (40, 30)})
+    grads["b"][1] = 2e38
+    check_second_is_skipped(ox.compressed_mean(c.top_k(0.1), **ALONG), grads)
+
+
+def check_second_is_skipped(tx, grads):
     found, state = run(tx, grads)
     assert int(state.skipped) == 1
-    np.testing.assert_array_equal(found["w"][1], 0)
-    expected, _ = run(tx, {"w": grads["w"][[0, 2]]})
-    np.testing.assert_array_equal(found["w"][[0, 2]], expected["w"])
+    expected, _ = run(tx, {name: g[[0, 2]] for name, g in grads.items()})
+    for name, updates in found.items():
+        np.testing.assert_array_equal(updates[1], 0)
+        np.testing.assert_array_equal(updates[[0, 2]], expected[name])
 
 
 def test_low_rank_of_large_gradients():

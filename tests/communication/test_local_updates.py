@@ -187,12 +187,12 @@ def test_nothing_is_lost(compressor):
         np.testing.assert_allclose(moved + rest, learned, atol=1e-5)
 
 
-@pytest.mark.parametrize("fragments", [1, 3])
+@pytest.mark.parametrize("fragments", [1, 2])
 def test_workers_that_agree_have_the_same_bits(fragments):
     """Parameters near 0 are those that a sum of floats would not reach."""
     grads = gradients(STEPS)
     params = jax.tree.map(lambda x: x * 1e-6, parameters(SHAPES))
-    tx = ox.diloco(optax.adam(0.1), every=3, fragments=fragments, **AXIS)
+    tx = ox.diloco(optax.adam(0.1), every=4, fragments=fragments, **AXIS)
     first, specs = start(tx, params, mesh_of())
     step = step_of(tx, mesh_of(), specs)
     carry, missed = first, 0
@@ -201,7 +201,7 @@ def test_workers_that_agree_have_the_same_bits(fragments):
         carry = step(carry, jax.tree.map(lambda g, t=t: g[t], grads), np.ones(N, "f4"))
         params, state = carry
         assert state.adopted.tolist() == [
-            (t + 1) % 3 == 3 * number // fragments for number in range(fragments)
+            (t + 1) % 4 == 4 * number // fragments for number in range(fragments)
         ]
         for adopted, part in zip(state.adopted, state.reference, strict=True):
             for name, reference in part.items():

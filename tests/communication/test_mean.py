@@ -404,6 +404,28 @@ def test_sharded_leaves_beside_replicated_ones(compressor, check_vma):
     np.testing.assert_allclose(updates["b"], grads["b"].mean(axis=0), atol=1e-6)
 
 
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_shards_skip_a_step_together(check_vma):
+    mesh = mesh_of((N, 2), names=("data", "model"))
+    place = NamedSharding(mesh, P("model"))
+    params = {"w": jax.device_put(jnp.zeros((80, 30)), place)}
+    tx = mean_of(c.quantized(8))
+    state, specs = start(tx, params, mesh)
+    step = jax.shard_map(
+        lambda grads, state: tx.update({"w": grads[0]}, state),
+        mesh=mesh,
+        in_specs=(P("data", "model"), specs),
+        out_specs=({"w": P("model")}, specs),
+        check_vma=check_vma,
+    )
+    grads = gradients(1, shapes={"w": (80, 30)})["w"][0]
+    grads[1, 70, 3] = np.nan  # in the second shard
+    updates, state = jax.jit(step)(grads, state)
+    np.testing.assert_array_equal(updates["w"], 0)
+    assert not np.any(state.residual.value["w"])
+    assert [int(x.data) for x in state.skipped.addressable_shards] == [1] * 8
+
+
 def test_dense_means_over_fast_links_come_first():
     mesh = mesh_of((N, 2), names=("data", "fast"))
     grads = gradients(2, workers=2 * N)

@@ -12,14 +12,14 @@ import pytest
 import optax_extras as ox
 from optax_extras._core.placement import Divided, is_placed
 
-from communication.methods import method
+from communication.methods import LOCAL, method
 from communication.scripts import popen
 from communication.training import PARAMS, abstract, last_checkpoint, train
-from communication.workers import mesh_of, start
+from communication.workers import begin, first_of, mesh_of
 
 pytestmark = pytest.mark.slow
 
-NAMES = ["8 bit", "4 bit", "low_rank", "dgc"]
+NAMES = ["8 bit", "4 bit", "low_rank", "dgc", *LOCAL]
 
 
 def after(count, steps):
@@ -54,80 +54,109 @@ def test_killed_and_resumed_to_the_bit(tmp_path):
         like = {name: abstract(tx, mesh) for name, tx in txs.items()}
         found = checkpointer.restore(tmp_path / str(last), like)
     for name, tx in txs.items():
-        state, _ = start(tx, PARAMS, mesh)
-        whole = after(last, train(tx, mesh, state))
+        whole = after(last, train(tx, mesh, begin(tx, PARAMS, mesh)))
         assert_same(found[name], whole[:2])
 
 
-def means_of(state):
-    """What all workers of a stage keep, and a bound of the error of its float32s."""
-    fields = [getattr(state, name, None) for name in ("residual", "velocity")]
-    each = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(fields)]
+def stage_of(carry):
+    """The state of what communicates, alone or in front of a chain."""
+    params, state = carry
+    return state if isinstance(params, ox.PerWorker) else state[0]
+
+
+def means_of(carry):
+    """What all workers have on average, and a bound of the error of its float32s."""
+    stage = stage_of(carry)
+    names = "residual", "velocity", "inner"
+    fields = [getattr(stage, name, None) for name in names]
+    if isinstance(carry[0], ox.PerWorker):
+        fields.append(carry[0])
+    leaves = [x for x in jax.tree.leaves(fields) if jnp.issubdtype(x.dtype, "f")]
+    each = [np.asarray(leaf, np.float64) for leaf in leaves]
     return [(x.mean(axis=0), np.abs(x).mean(axis=0) * 2.0**-24) for x in each]
 
 
-@pytest.mark.parametrize("name", ["4 bit", "dgc", "low_rank"])
+def assert_kept(carry, resized, exact):
+    """The mean over workers stays, and counts stay those of a step."""
+    pairs = zip(means_of(carry), means_of(resized), strict=True)
+    for (before, bound), (mean, _) in pairs:
+        # Several float32 numbers have a mean that may need one bit more.
+        assert (np.abs(mean - before) <= 4 * bound * (not exact)).all()
+    shapes = [
+        [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in counts_of(one)]
+        for one in (carry, resized)
+    ]
+    assert shapes[0] == shapes[1]
+    for old, new in zip(counts_of(carry), counts_of(resized), strict=True):
+        np.testing.assert_array_equal(np.unique(new, axis=0), np.unique(old, axis=0))
+
+
+def counts_of(carry):
+    """Integers of each worker."""
+    nodes = jax.tree.leaves(carry, is_leaf=is_placed)
+    leaves = jax.tree.leaves([x for x in nodes if isinstance(x, ox.PerWorker)])
+    return [x for x in leaves if jnp.issubdtype(x.dtype, jnp.integer)]
+
+
+@pytest.mark.parametrize("name", ["4 bit", "dgc", "low_rank", *LOCAL])
 def test_from_eight_workers_to_four_and_back(tmp_path, name):
-    kept, params, losses = None, PARAMS, []
+    """After 5 and 10 steps, which is in the middle of a round of four."""
+    kept, losses = None, []
     for number, workers in enumerate((8, 4, 8)):
         tx, mesh = method(name, workers), mesh_of(workers)
-        state, _ = start(tx, PARAMS, mesh)
+        carry = begin(tx, PARAMS, mesh)
         if number:
             resized = ox.resize_workers(kept, workers)
-            shapes = jax.tree.map(jnp.shape, (state, resized))
+            shapes = jax.tree.map(jnp.shape, (carry, resized))
             assert shapes[0] == shapes[1]
-            # Two float32 numbers have a mean that may need one bit more.
-            pairs = zip(means_of(resized[0]), means_of(kept[0]), strict=True)
-            for (mean, bound), (before, _) in pairs:
-                assert (np.abs(mean - before) <= bound * (workers == 4)).all()
-            assert_same(server_rows(resized[0]), server_rows(kept[0]))
-            state = resized
-        steps = train(tx, mesh, state, params, first=5 * number)
-        params, state, value = after(5, steps)
+            assert_kept(kept, resized, exact=workers == 8)
+            assert_same(server_rows(resized), server_rows(kept))
+            carry = resized
+        *carry, value = after(5, train(tx, mesh, carry, first=5 * number))
         losses.append(value)
         # Through a file, and from there as it is on all devices.
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(tmp_path / str(number), (params, state))
+            checkpointer.save(tmp_path / str(number), tuple(carry))
         with ocp.StandardCheckpointer() as checkpointer:
             loaded = checkpointer.restore(tmp_path / str(number), abstract(tx, mesh))
-        assert_same(loaded, (params, state))
-        params, kept = loaded
+        assert_same(loaded, tuple(carry))
+        kept = loaded
     assert losses[0] > losses[1] > losses[2]
 
 
-def server_rows(state):
+def server_rows(carry):
     """The rows that the servers of a quantized mean keep, without padding."""
-    node = getattr(state, "compressor", None)
-    if not isinstance(node, Divided):
-        return None
-    rows = np.asarray(node.value).reshape(-1, *node.value.shape[2:])
-    assert not rows[int(node.rows) :].any()
-    return rows[: int(node.rows)]
+    nodes = jax.tree.leaves(stage_of(carry), is_leaf=is_placed)
+    found = []
+    for node in (x for x in nodes if isinstance(x, Divided)):
+        rows = np.asarray(node.value).reshape(-1, *node.value.shape[2:])
+        assert not rows[int(node.rows) :].any()
+        found.append(rows[: int(node.rows)])
+    return found
 
 
-@pytest.mark.parametrize("name", ["4 bit", "dgc"])
+@pytest.mark.parametrize("name", ["4 bit", "dgc", "diloco"])
 def test_numbers_of_workers_that_do_not_divide_each_other(name):
-    first, _ = start(method(name), PARAMS, mesh_of())
     rng = np.random.default_rng(0)
-    state = jax.tree.map(
-        lambda x: jnp.asarray(rng.normal(size=x.shape), "f4") if x.ndim else x,
-        first,
-    )
+
+    def drawn(x):
+        is_float = x.ndim and jnp.issubdtype(x.dtype, "f")
+        return jnp.asarray(rng.normal(size=x.shape), "f4") if is_float else x
+
+    carry = jax.tree.map(drawn, begin(method(name), PARAMS, mesh_of()))
     for workers in (3, 8, 5):
-        resized = ox.resize_workers(state, workers)
-        fresh = method(name, workers).init(PARAMS)
+        resized = ox.resize_workers(carry, workers)
+        fresh = first_of(method(name, workers), PARAMS, "data", workers)
         assert jax.tree.map(jnp.shape, resized) == jax.tree.map(jnp.shape, fresh)
-        found, expected = means_of(resized[0]), means_of(state[0])
-        assert found
-        for (mean, _), (before, bound) in zip(found, expected, strict=True):
-            assert (np.abs(mean - before) <= 4 * bound).all()
+        assert means_of(resized)
+        assert_kept(carry, resized, exact=False)
         rest = jax.tree.leaves(without_workers(resized))
-        assert_same(rest, jax.tree.leaves(without_workers(state)))
-        state = resized
+        assert_same(rest, jax.tree.leaves(without_workers(carry)))
+        carry = resized
 
 
-def without_workers(state):
+def without_workers(carry):
     """The parts that are the same for every number of workers."""
     return jax.tree.map(
-        lambda node: () if is_placed(node) else node, state, is_leaf=is_placed
+        lambda node: () if is_placed(node) else node, carry, is_leaf=is_placed
     )

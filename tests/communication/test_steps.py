@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec as P
@@ -12,66 +11,84 @@ import optax_extras as ox
 from optax_extras._core.placement import Divided, PerWorker, is_placed
 
 from communication.methods import METHODS, method
-from communication.workers import SHAPES, gradients, mesh_of, start, step_of
+from communication.workers import (
+    SHAPES,
+    N,
+    applied,
+    begin,
+    first_of,
+    gradients,
+    mesh_of,
+    of_worker,
+)
 
 pytestmark = pytest.mark.slow
 
-STEPS = 4
+STEPS = 5
+COUNTS = 2 * N  # elements of the largest count, which are of workers and fragments
 PARAMS = {name: np.zeros(shape, "f4") for name, shape in SHAPES.items()}
+
+
+def step_of(tx, carry, grads):
+    """A step inside of `jax.shard_map`."""
+    params, state = carry
+    updates, state = tx.update(of_worker(grads, params), state, params)
+    return (applied(params, updates, state), state), updates
 
 
 @functools.cache
 def compiled(name):
-    """A step without the types of what varies, and its first state."""
+    """A step without the types of what varies, and what it begins with."""
     tx, mesh = method(name), mesh_of()
-    state, specs = start(tx, PARAMS, mesh)
-    return step_of(tx, mesh, specs, check_vma=False), state
+    carry = begin(tx, PARAMS, mesh)
+    specs = ox.worker_specs(carry, "data")
+    mapped = jax.shard_map(
+        functools.partial(step_of, tx),
+        mesh=mesh,
+        in_specs=(specs, P("data")),
+        out_specs=(specs, specs[0]),
+        check_vma=False,
+    )
+    return jax.jit(mapped), carry
 
 
-def loop(name, grads, state=None):
-    """Updates of all steps, and the last state."""
+def loop(name, grads, carry=None):
+    """Updates of all steps, and the last parameters and state."""
     step, first = compiled(name)
-    state, found = first if state is None else state, []
+    carry, found = first if carry is None else carry, []
     place = NamedSharding(mesh_of(), P("data"))
     for t in range(len(grads["b"])):
         local = jax.tree.map(lambda g, t=t: jax.device_put(g[t], place), grads)
-        updates, state = step(local, state, PARAMS)
+        carry, updates = step(carry, local)
         found.append(updates)
-    return jax.tree.map(lambda *u: np.stack(u), *found), state
+    return jax.tree.map(lambda *u: np.stack(u), *found), carry
 
 
 def scan(tx, mesh, grads):
-    """The same as one program, with its types, which takes the state's buffers."""
+    """The same as one program, with its types, which takes the buffers."""
     axes = mesh.axis_names if len(mesh.axis_names) > 1 else mesh.axis_names[0]
     with jax.set_mesh(mesh):
-        state = tx.init(PARAMS)
-    specs = ox.worker_specs(state, axes)
-
-    def steps(grads, state, params):
-        def step(carry, grads):
-            params, state = carry
-            local = jax.tree.map(lambda g: g[0], grads)
-            updates, state = tx.update(local, state, params)
-            params = jax.tree.map(jnp.add, params, updates)
-            return (params, state), updates
-
-        (params, state), updates = jax.lax.scan(step, (params, state), grads)
-        return params, state, updates
-
-    each = P(None, axes)
+        carry = first_of(tx, PARAMS, axes, workers=mesh.size)
+    specs = ox.worker_specs(carry, axes)
+    stacked = jax.tree.map(lambda spec: P(None, *spec), specs[0])
     mapped = jax.shard_map(
-        steps, mesh=mesh, in_specs=(each, specs, P()), out_specs=(P(), specs, P())
+        lambda *given: jax.lax.scan(functools.partial(step_of, tx), *given),
+        mesh=mesh,
+        in_specs=(specs, P(None, axes)),
+        out_specs=(specs, stacked),
     )
-    params = jax.device_put(PARAMS, NamedSharding(mesh, P()))
-    given = jax.tree.leaves((state, params))
-    run = jax.jit(mapped, donate_argnums=(1, 2))
-    params, state, updates = run(
-        jax.device_put(grads, NamedSharding(mesh, each)), state, params
-    )
+    where = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+    carry = jax.device_put(carry, where)
+    given = jax.tree.leaves(carry)
+    grads = jax.device_put(grads, NamedSharding(mesh, P(None, axes)))
+    carry, updates = jax.jit(mapped, donate_argnums=0)(carry, grads)
     assert all(x.is_deleted() for x in given)
-    for name, moved in params.items():
-        np.testing.assert_allclose(moved, updates[name].sum(axis=0), atol=1e-5)
-    return updates, state
+    jax.tree.map(
+        lambda moved, u: np.testing.assert_allclose(moved, u.sum(axis=0), atol=1e-5),
+        carry[0],
+        updates,
+    )
+    return updates, carry
 
 
 def assert_close(found, expected):
@@ -89,7 +106,7 @@ def test_a_scan_with_donated_buffers_is_a_loop(name):
     assert_close(scan(method(name), mesh_of(), grads), loop(name, grads))
 
 
-@pytest.mark.parametrize("name", ["8 bit", "low_rank"])
+@pytest.mark.parametrize("name", ["8 bit", "low_rank", "diloco"])
 def test_workers_along_two_axes(name):
     grads, mesh = gradients(STEPS), mesh_of((2, 2), names=("data", "model"))
     found = scan(method(name, axis_name=("data", "model")), mesh, grads)
@@ -100,15 +117,11 @@ def test_workers_along_two_axes(name):
 def test_zero_gradients(name):
     grads = gradients(2)
     zeros = jax.tree.map(np.zeros_like, grads)
-    updates, state = loop(name, zeros)
-    assert not any(map(np.any, updates.values()))
-    kept = jax.tree.leaves(
-        [
-            x
-            for x in jax.tree.leaves(state, is_leaf=is_placed)
-            if isinstance(x, PerWorker | Divided)
-        ]
-    )
-    assert not any(np.any(x) for x in kept if x.ndim)
-    updates, _ = loop(name, grads, state)  # and it goes on
-    assert all(np.isfinite(u).all() and np.any(u) for u in updates.values())
+    updates, carry = loop(name, zeros)
+    assert not any(map(np.any, jax.tree.leaves(updates)))
+    nodes = jax.tree.leaves(carry, is_leaf=is_placed)
+    kept = [x for x in nodes if isinstance(x, PerWorker | Divided)]
+    assert not any(np.any(x) for x in jax.tree.leaves(kept) if x.size > COUNTS)
+    updates, _ = loop(name, grads, carry)  # and it goes on
+    updates = jax.tree.leaves(updates)
+    assert all(np.isfinite(u).all() and np.any(u) for u in updates)

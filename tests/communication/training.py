@@ -12,14 +12,13 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import optax
 import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding, PartitionSpec as P
 
 import optax_extras as ox
 
 from communication.methods import method
-from communication.workers import mesh_of, start
+from communication.workers import applied, begin, first_of, mesh_of
 
 PARAMS = {"b": jnp.zeros(30), "w": jnp.zeros((40, 30))}
 ROWS = 48  # of a batch, over all workers
@@ -43,46 +42,40 @@ def training_step(tx, mesh, specs):
         value, grads = ox.local_value_and_grad(loss, mesh.axis_names)(params, batch)
         updates, state = tx.update(grads, state, params)
         value = jax.lax.pmean(value, mesh.axis_names)
-        return optax.apply_updates(params, updates), state, value
+        return applied(params, updates, state), state, value
 
-    axes = P(mesh.axis_names)
     mapped = jax.shard_map(
         step,
         mesh=mesh,
-        in_specs=(P(), specs, axes),
-        out_specs=(P(), specs, P()),
+        in_specs=(*specs, P(mesh.axis_names)),
+        out_specs=(*specs, P()),
     )
     return jax.jit(mapped)
 
 
-def placed(tree, mesh, specs):
-    """A tree on the devices of a mesh."""
-    shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
-    return jax.device_put(tree, shardings)
-
-
-def train(tx, mesh, state, params=PARAMS, first=0):
+def train(tx, mesh, carry, first=0):
     """Parameters, state and loss of each step from a first one on."""
-    specs = ox.worker_specs(state, "data")
-    step, state = training_step(tx, mesh, specs), placed(state, mesh, specs)
-    params = jax.device_put(params, NamedSharding(mesh, P()))
+    specs = ox.worker_specs(carry, "data")
+    step = training_step(tx, mesh, specs)
+    carry = jax.device_put(carry, shardings(mesh, specs))
     for number in itertools.count(first):
         batch = jax.device_put(batch_of(number), NamedSharding(mesh, P("data")))
-        params, state, value = step(params, state, batch)
-        yield params, state, float(value)
+        *carry, value = step(*carry, batch)
+        yield *carry, float(value)
+
+
+def shardings(mesh, specs):
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
 
 
 def abstract(tx, mesh):
     """Parameters and state of a start, as shapes on the devices of a mesh."""
     with jax.set_mesh(mesh):
-        state = jax.eval_shape(tx.init, PARAMS)
-    specs = (jax.tree.map(lambda _: P(), PARAMS), ox.worker_specs(state, "data"))
+        carry = jax.eval_shape(lambda: first_of(tx, PARAMS, "data", mesh.size))
     return jax.tree.map(
-        lambda x, spec: jax.ShapeDtypeStruct(
-            x.shape, x.dtype, sharding=NamedSharding(mesh, spec)
-        ),
-        (PARAMS, state),
-        specs,
+        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+        carry,
+        shardings(mesh, ox.worker_specs(carry, "data")),
     )
 
 
@@ -95,14 +88,12 @@ def last_checkpoint(folder):
 def main(folder, steps, names):
     mesh, first = mesh_of(), last_checkpoint(folder)
     txs = {name: method(name) for name in names}
-    runs = {name: (PARAMS, start(tx, PARAMS, mesh)[0]) for name, tx in txs.items()}
+    runs = {name: begin(tx, PARAMS, mesh) for name, tx in txs.items()}
     checkpointer = ocp.StandardCheckpointer()
     if first:
         like = {name: abstract(tx, mesh) for name, tx in txs.items()}
         runs = checkpointer.restore(folder / str(first), like)
-    generators = [
-        train(tx, mesh, runs[name][1], runs[name][0], first) for name, tx in txs.items()
-    ]
+    generators = [train(tx, mesh, runs[name], first) for name, tx in txs.items()]
     for number, found in enumerate(zip(*generators, strict=True), first + 1):
         if number % 3 == 0:
             trees = [(params, state) for params, state, _ in found]

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import optax_extras as ox
@@ -32,6 +33,39 @@ def start(tx, params, mesh):
     with jax.set_mesh(mesh):
         state = tx.init(params)
     return state, ox.worker_specs(state, mesh.axis_names[0])
+
+
+def begin(tx, params, mesh):
+    """First parameters and state, on the devices of a mesh."""
+    with jax.set_mesh(mesh):
+        axis = mesh.axis_names[0]
+        return first_of(tx, params, axis, mesh.shape[axis])
+
+
+def first_of(tx, params, axis, workers):
+    """Parameters, of each worker if workers train alone, and state."""
+    state = tx.init(params)
+    if any(map(_is_local, jax.tree.leaves(state, is_leaf=_is_local))):
+        params = ox.worker_params(params, axis, workers=workers)
+    return params, state
+
+
+def _is_local(node):
+    return type(node).__name__ == "LocalUpdatesState"
+
+
+def of_worker(grads, params):
+    """Gradients of this worker, (1, ...), as its parameters are given."""
+    if isinstance(params, ox.PerWorker):
+        return ox.PerWorker(grads)
+    return jax.tree.map(lambda g: g[0], grads)
+
+
+def applied(params, updates, state):
+    """Parameters after a step of any method."""
+    if isinstance(params, ox.PerWorker):
+        return ox.apply_local_updates(params, updates, state)
+    return optax.apply_updates(params, updates)
 
 
 def step_of(tx, mesh, specs, check_vma=True):
