@@ -13,7 +13,11 @@ DOCS = Path(__file__).parent.parent / "docs"
 if not DOCS.exists():
     pytest.skip("needs the repository's documents", allow_module_level=True)
 TASKS = (DOCS / "tasks.md").read_text()
-COMMUNICATION = (DOCS / "communication.md").read_text()
+# Pages whose every file is run by a command behind it.
+PAGES = {
+    name: (DOCS / f"{name}.md").read_text()
+    for name in ("communication", "local_updates")
+}
 COMMAND = [sys.executable, "-c", "from optax_extras.cli import main; main()"]
 # Commands, and behind some of them what they print.
 RUNS = re.compile(
@@ -95,15 +99,23 @@ def file_of(found):
     return re.match(r"python (\w+)\.py", found[0])[1]
 
 
-def test_every_file_about_communication_is_run():
-    named = re.findall(r"^```python\n# (\w+)\.py$", COMMUNICATION, re.MULTILINE)
-    assert [file_of(found) for found in RUNS.findall(COMMUNICATION)] == named
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_every_file_about_communication_is_run(page):
+    named = re.findall(r"^```python\n# (\w+)\.py$", page, re.MULTILINE)
+    assert [file_of(found) for found in RUNS.findall(page)] == named
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("found", RUNS.findall(COMMUNICATION), ids=file_of)
-def test_the_code_about_communication_runs(found, write):
-    write(COMMUNICATION)
+@pytest.mark.parametrize(
+    ("page", "found"),
+    [
+        pytest.param(page, found, id=file_of(found))
+        for page in PAGES.values()
+        for found in RUNS.findall(page)
+    ],
+)
+def test_the_code_about_communication_runs(page, found, write):
+    write(page)
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]

@@ -50,9 +50,9 @@ def demo(
     sent as it is, and leaves no momentum.
 
     Call ``init`` outside of `jax.shard_map`, and ``update`` inside, on local gradients,
-    as for `compressed_mean`; what is said there of specs, and of gradients that are not
-    finite, holds here too: in a step that is skipped nothing moves, not even by weight
-    decay.
+    as for `compressed_mean`; what is said there of specs, of gradients that are not
+    finite, and of ``weight`` holds here too: in a step that is skipped nothing moves,
+    not even by weight decay.
 
     *Differences from the source*: the reference cuts each axis by its largest divisor
     up to the chunk, which is 1 for large primes; here the last block is filled with

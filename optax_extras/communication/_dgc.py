@@ -67,8 +67,8 @@ def deep_gradient_compression(
     SGD.
 
     Call ``init`` outside of `jax.shard_map`, and ``update`` inside, on local gradients,
-    as for `compressed_mean`; what is said there of specs, and of gradients that are not
-    finite, holds here too.
+    as for `compressed_mean`; what is said there of specs, of gradients that are not
+    finite, and of ``weight`` holds here too.
 
     *Differences from the source*: the reference selects by a sampled threshold and cuts
     a surplus by index, not by magnitude; here the selection is exact. Values travel as

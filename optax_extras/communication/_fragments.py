@@ -11,11 +11,11 @@ from optax_extras._core.leaves import is_none
 
 
 def divided(params: Any, fragments: int) -> tuple[Any, ...]:
-    """Parameters in fragments of about one size, each with None for the others' leaves.
+    """Parameters in fragments of about equal size, with None for leaves of the others.
 
     Layers, which are the leaves of one parent, go in turn to the fragment that has the
-    fewest elements so far: layers of one size are dealt out like cards. A layer that is
-    larger than a fragment should be is dealt out by its leaves.
+    fewest elements so far: layers of one size are dealt out like cards. A layer larger
+    than an equal share is dealt out leaf by leaf.
 
     Raises:
       ValueError: there are fewer layers than fragments.

@@ -66,8 +66,8 @@ def local_updates(
 
     Use it for data-parallel training over links that are too slow for an exchange at
     every step: H steps take the bytes of one. `diloco`, `sparse_loco` and `fedavg` are
-    this with the settings of their papers. With few steps between exchanges or fast
-    links, `compressed_mean` learns more in as many steps.
+    this with the settings of their papers. On faster links, `compressed_mean` keeps
+    the workers together at every step.
 
     Each worker has parameters :math:`\theta_i` of its own and trains them with
     ``inner``. At each H-th step, H = ``every``, it sends what it has learned since the
@@ -83,8 +83,8 @@ def local_updates(
 
     Nothing is sent in the other steps. The states of ``inner`` stay with their workers.
 
-    With ``fragments``, parts of the parameters of about one size are exchanged in turn,
-    fragment j of F at steps :math:`\lfloor jH/F \rfloor` of a round, so that the
+    With ``fragments``, parts of the parameters of about equal size are exchanged in
+    turn, fragment j of F at steps :math:`\lfloor jH/F \rfloor` of a round, so that the
     largest message is about F times shorter (Streaming DiLoCo). Layers, which are the
     leaves of one parent node, are dealt out to fragments like cards.
 
@@ -98,15 +98,15 @@ def local_updates(
     step, such as the number of its examples; it is 1 by default, and 0 for a worker
     that takes no part: its parameters and its state of ``inner`` wait. A worker counts
     in the mean of a round with the sum of its weights, and one without any sends
-    nothing and keeps its residual. It adopts the new reference, too.
+    nothing and keeps its residual, but adopts the new reference.
 
-    A step with a gradient that is not finite is one in which the worker takes no part.
+    A worker takes no part in a step in which its gradient is not finite.
     A worker whose parameters are not finite is left out of the exchange, and adopts the
     reference. Where no worker takes part, or a sum over them overflows, there is no
     exchange, and the workers train on until the next one.
 
-    *Differences from the sources*: what was not sent is kept, which DiLoCo, whose
-    messages are dense, does not need. In Streaming DiLoCo, workers train on while a
+    *Differences from the sources*: what was not sent is kept; the messages of
+    DiLoCo are dense, and leave nothing. In Streaming DiLoCo, workers train on while a
     message travels, and mix what arrives into their parameters; here it is applied at
     once.
 
@@ -121,7 +121,7 @@ def local_updates(
       compressor: one of `optax_extras.compressors`, or your own `Compressor`; None for
         dense means in float32.
       fragments: F, at least 1 and at most H.
-      decay: β in [0, 1], the share of the residual that is sent on.
+      decay: β in [0, 1], the share of the residual that the next exchange adds.
       average: as for `compressed_mean`: ``"all"``, or ``"senders"``.
       min_size: leaves of fewer elements are exchanged densely.
 
@@ -131,11 +131,11 @@ def local_updates(
       compressed leaves.
 
     Raises:
-      ValueError: an argument is out of its range; at ``init``, the parameters have
-        fewer layers than ``fragments``, are those of `worker_params`, or ``inner``
-        exchanges something, or it was called inside of `jax.shard_map`; at ``update``,
-        there are no parameters, the weight is not one number, the axis is not bound or
-        has another size, or gradients were reduced already.
+      ValueError: an argument is out of its range; at ``init``, it was called inside of
+        `jax.shard_map`, ``inner`` exchanges something, or the parameters are those of
+        `worker_params` or have fewer layers than ``fragments``; at ``update``, there
+        are no parameters, the weight is not one number, the axis is not bound or has
+        another size, or gradients were reduced already.
       TypeError: an argument has the wrong type.
 
     Examples:
@@ -230,7 +230,7 @@ def local_updates(
         return _similar(updates, idle(grads, state, params)[0]), _similar(new, state)
 
     def idle(grads: Any, state: Any, params: Any) -> Any:
-        """What a worker that takes no part has instead."""
+        """Updates of zero and the old state, for a worker that takes no part."""
         return map_gradients(
             lambda g, p: jnp.zeros_like(g, dtype=p.dtype), grads, params
         ), state

@@ -61,6 +61,13 @@ def compressed_mean(
     differ between workers (`local_value_and_grad`) and on parameters that do not.
     `worker_specs` gives the specs of the state.
 
+    Workers may be unequal: ``update(..., weight=w)`` gives the weight of this worker,
+    such as the number of its examples. Gradients are multiplied by it, and their sums
+    divided by the sum of the weights; residuals are in units of the weighted gradient.
+    A worker of weight 0 sends nothing and keeps its residual, and its gradients may be
+    anything. A step in which no worker has a weight, or one has a weight that is below
+    0 or not finite, is skipped. Messages are 4 bytes longer.
+
     A step with a gradient that is not finite, on any worker, gives updates of zero and
     leaves the residuals and the compressor alone. So does a step with one so large that
     the compressor's sums or norms overflow. Later stages of a chain see the zeros.

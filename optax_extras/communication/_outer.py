@@ -118,8 +118,8 @@ def sparse_loco(
     `local_updates`, whose docstring has the equations and the calls, with
     ``top_k(density, chunk=chunk, bits=2)``, a residual that decays, and plain SGD as
     the outer optimizer. Use it over links on which `diloco` still sends too much: an
-    entry takes 14 bits, and a step less than 0.03/H bytes for each parameter on
-    average.
+    entry takes 14 bits, and a worker sends less than 0.03/H bytes for each parameter in
+    a step on average. It receives the messages of all others.
 
     *Differences from the source*: 2 bits are a sign and one of two magnitudes of the
     chunk, the means of the entries that get them; those of the reference have fixed
@@ -132,7 +132,7 @@ def sparse_loco(
       learning_rate: of the outer optimizer, at least 0; a number, a 0-d array or a
         schedule of the number of exchanges.
       every: H, at least 1.
-      decay: β in [0, 1], the share of the residual that is sent on.
+      decay: β in [0, 1], the share of the residual that the next exchange adds.
       axis_name: the axis of the workers, or a tuple of axes.
       workers: the size of that axis.
       density: the share of the elements that is sent, in (0, 1].
@@ -211,8 +211,8 @@ def fedavg(
     weights the clients by their examples, and a weight of 0 leaves a client out. With
     ``optax.sgd`` inside, it is LocalSGD.
 
-    *Differences from the source*: a client that is left out adopts the new reference,
-    as all arrays of a step are on devices that take part in it.
+    *Differences from the source*: a client that is left out adopts the new reference
+    too, since its device is part of the exchange, with a weight of 0.
 
     Args:
       inner: trains the parameters of a worker, such as ``optax.sgd(0.1)``.

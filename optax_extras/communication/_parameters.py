@@ -16,9 +16,9 @@ from optax_extras.typing import AxisName
 def worker_params(params: Any, axis_name: AxisName, *, workers: int) -> PerWorker:
     """Copies of parameters for each worker, to be trained apart by `local_updates`.
 
-    Use it at the start, and to go on from plain parameters that were saved. Give
-    `jax.shard_map` the specs of `worker_specs`; `local_value_and_grad` and `update`
-    take what it hands on.
+    Use it at the start, and to continue from plain parameters that were saved. Give
+    `jax.shard_map` the specs of `worker_specs`; inside, `local_value_and_grad` and
+    `update` take the part of a worker as it is.
 
     Args:
       params: the parameters, outside of `jax.shard_map`.
@@ -71,8 +71,8 @@ def own_params(params: PerWorker) -> Any:
       The tree, with arrays of a worker's own shapes.
 
     Raises:
-      ValueError: there are all workers' arrays, because `jax.shard_map` was not given
-        the specs of `worker_specs`.
+      ValueError: the arrays are those of several workers, because `jax.shard_map` was
+        not given the specs of `worker_specs`.
 
     Examples:
       >>> import jax.numpy as jnp, optax_extras

@@ -29,8 +29,9 @@ def power_sgd(
     Vectors and small leaves are averaged densely.
 
     Call ``init`` outside of `jax.shard_map`, and ``update`` inside, on local gradients,
-    as for `compressed_mean`, which also has the equations of error feedback; those of
-    the mean are those of `optax_extras.compressors.low_rank`.
+    as for `compressed_mean`, which also has the equations of error feedback and the
+    ``weight`` of a worker; those of the mean are those of
+    `optax_extras.compressors.low_rank`.
 
     *Differences from the source*: P is made orthonormal by a QR decomposition, which is
     finite where all gradients are zero, in place of a Gram-Schmidt process.

@@ -39,12 +39,12 @@ def outer_params(state: Any) -> Any:
 
 
 def apply_local_updates(params: Any, updates: Any, state: Any) -> Any:
-    """`optax.apply_updates`, behind which workers that agree are equal bit for bit.
+    """Adds updates so that workers are equal bit for bit after an exchange.
 
     The update of a step with an exchange leads from a worker's parameters to the new
     reference. But the sum of two floats is rounded, so that `optax.apply_updates` would
-    miss it by up to half a unit in the last place, on each worker in another way. Here
-    parameters that were exchanged are set to the reference.
+    miss it by a rounding error that differs between workers. Here, parameters that were
+    exchanged are set to the reference, and the updates are added to all others.
 
     Args:
       params: the parameters before the step, as given to ``update``.
