@@ -110,14 +110,13 @@ def methods(sgd_rates: Any, adamw_rates: Any) -> dict[str, Method]:
 
 def study(name: str) -> Study:
     """The methods on a task."""
-    half = 10**0.5
     small = np.array([0.003, 0.01, 0.03, 0.1, 0.3])
     tasks = {
         "digits": (partial(digits, hidden=256), small, small / 10),
         "characters": (
             partial(characters, length=16, width=32),
             small * 10,
-            small / half,
+            small / 1.5,
         ),
         "federated-0.1": (partial(federated_digits, 0.1), small, small / 10),
         "federated-1.0": (partial(federated_digits, 1.0), small, small / 10),
