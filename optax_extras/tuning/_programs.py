@@ -148,7 +148,7 @@ class Trials:
         self._eval_every, self._sharding = eval_every, sharding
         self._points, self._workers = points, workers
         # All workers have all rows, and one of them evaluates them.
-        rows = sharding if workers is None else None
+        self._rows = rows = sharding if workers is None else None
         self._evaluator = None if workers is None else workers.mesh.devices.flat[0]
         self._task = _task_programs(task, eval_every, rows)
 
@@ -182,14 +182,13 @@ class Trials:
             (0, 0, None, None, None, None),
         )
 
-        def placed_start(*arguments: Any) -> Any:
-            return self._placed(all_start(*arguments))
-
         def placed_advance(*arguments: Any) -> Any:
             carry, *losses = all_advance(*arguments)
             return self._placed(carry), *losses
 
-        self._start = jax.jit(placed_start, out_shardings=rows)
+        self._start = jax.jit(
+            lambda *arguments: self._placed(all_start(*arguments)), out_shardings=rows
+        )
         self._advance = jax.jit(placed_advance, out_shardings=rows, donate_argnums=0)
         self._point = jax.jit(
             jax.vmap(jax.vmap(points.of_evaluation)), out_shardings=sharding
@@ -218,12 +217,10 @@ class Trials:
             shapes,
             self._shardings(shapes),
         )
-        evaluated = params
-        if self._evaluator is not None:
-            evaluated = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
-                jax.eval_shape(self._point, state, params),
-            )
+        evaluated = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._rows),
+            jax.eval_shape(self._point, state, params),
+        )
         point, kept = None, _size(state)
         if self._points.evaluated_elsewhere(state):
             point = self._point.lower(state, params).compile()

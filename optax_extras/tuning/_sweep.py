@@ -90,10 +90,11 @@ def sweep(
       gradient_params: function of the optimizer's state and the parameters that
         computes where gradients are taken. By default these are the look-ahead point of
         `nesterov_lookahead`, found anywhere in the state, and the parameters of all
-        other methods.
+        other methods. With `local_updates`, both arguments are a worker's own.
       eval_params: function of the same arguments that computes where metrics are
         evaluated. By default these are the average of `optax.contrib.schedule_free`,
-        found anywhere in the state, and the parameters of all other methods.
+        found anywhere in the state, and the parameters of all other methods. With
+        `local_updates`, the parameters are those that all workers agreed on last.
 
     Returns:
       Metrics, losses and costs. After Ctrl-C they are those of the finished chunks, if

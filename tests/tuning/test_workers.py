@@ -19,7 +19,7 @@ from optax_extras.tuning import (
     minibatches,
     sweep,
 )
-from optax_extras.tuning._workers import _at_step
+from optax_extras.tuning._workers import Workers, _at_step, traffic
 
 pytestmark = pytest.mark.slow
 
@@ -232,6 +232,16 @@ def test_one_step_of_all_trials_has_one_number(make):
     # This fails for a count that differs between the trials.
     (found,) = jax.vmap(count, out_axes=None)(jnp.arange(2))
     assert found == 5
+
+
+def test_weights_travel_too():
+    params, steps = jnp.zeros(1200), np.array([0, 1])
+    plain, weighted = (
+        traffic(DENSE(0.1), params, Workers(mesh_of(), weights), steps)
+        for weights in ((), (1, 2, 3, 4))
+    )
+    one = 2 * 4 * (N - 1) // N  # a float32
+    np.testing.assert_array_equal(weighted - plain, [[0, one], [0, one]])
 
 
 def now_and_then(learning_rate):
