@@ -65,8 +65,14 @@ def local(make: Any, inner: Any, every: int, **options: Any) -> Any:
     return make_local
 
 
-def methods(sgd_rates: Any, adamw_rates: Any) -> dict[str, Method]:
-    """The methods, with grids around learning rates that suit a task."""
+def methods(sgd_rates: Any, adamw_rates: Any, inner: slice) -> dict[str, Method]:
+    """The methods, with grids around learning rates that suit a task.
+
+    Args:
+      sgd_rates: with SGD.
+      adamw_rates: with AdamW.
+      inner: those of the latter for workers that train alone.
+    """
     momentum = partial(optax.sgd, momentum=0.9)
     dgc = own(ox.deep_gradient_compression, density=0.01, warmup_steps=WARM_UP)
     with_sgd = {
@@ -85,7 +91,7 @@ def methods(sgd_rates: Any, adamw_rates: Any) -> dict[str, Method]:
             ox.sparse_loco, optax.adamw, 30, density=1 / 8
         ),
     }
-    few = adamw_rates[1:4]
+    few = adamw_rates[inner]
     return {
         **{
             k: Method(make, {"learning_rate": sgd_rates})
@@ -98,7 +104,7 @@ def methods(sgd_rates: Any, adamw_rates: Any) -> dict[str, Method]:
             {"learning_rate": sgd_rates[1:4], "outer_rate": [0.7, 1.0, 1.4]},
         ),
         **{
-            k: Method(make, {"learning_rate": few, "outer_rate": [0.2, 0.4, 0.7]})
+            k: Method(make, {"learning_rate": few, "outer_rate": [0.1, 0.2, 0.4, 0.7]})
             for k, make in apart.items()
         },
         **{
@@ -112,14 +118,15 @@ def study(name: str) -> Study:
     """The methods on a task."""
     small = np.array([0.003, 0.01, 0.03, 0.1, 0.3])
     tasks = {
-        "digits": (partial(digits, hidden=256), small, small / 10),
+        "digits": (partial(digits, hidden=256), small, small / 10, slice(3)),
         "characters": (
             partial(characters, length=16, width=32),
             small * 10,
             small / 1.5,
+            slice(1, 4),
         ),
-        "federated-0.1": (partial(federated_digits, 0.1), small, small / 10),
-        "federated-1.0": (partial(federated_digits, 1.0), small, small / 10),
+        "federated-0.1": (partial(federated_digits, 0.1), small, small / 10, slice(3)),
+        "federated-1.0": (partial(federated_digits, 1.0), small, small / 10, slice(3)),
     }
     make_task, *grids = tasks[name]
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
