@@ -47,6 +47,7 @@ class Study:
       methods: by name.
       steps: of each trial.
       folder: where finished sweeps are kept, or None.
+      chosen_by: the study whose best hyperparameters are taken; None for this one.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Study:
     methods: Mapping[str, Method]
     steps: int
     folder: Path | None = None
+    chosen_by: "Study | None" = None
 
 
 def sgd(compressor: Any, **options: Any) -> Any:
@@ -89,6 +91,8 @@ def run(study: Study, method: str, grid: Mapping[str, Any], seeds: range) -> Any
 @cache
 def tuned(study: Study, method: str) -> SweepResult:
     """The sweep that chooses the hyperparameters."""
+    if study.chosen_by is not None:
+        return tuned(study.chosen_by, method)
     return run(study, method, study.methods[method].grid, TUNING_SEEDS)
 
 
