@@ -112,7 +112,7 @@ def methods(
             for k, make in apart.items()
         },
         **{
-            k: Method(make, {"learning_rate": few, "outer_rate": [0.5, 1.0, 2.0]})
+            k: Method(make, {"learning_rate": few, "outer_rate": [0.5, 1.0, 2.0, 4.0]})
             for k, make in sparse.items()
         },
     }
