@@ -1,6 +1,7 @@
 """Writes docs/evidence.md, which compares our methods with optax's on bundled tasks.
 
-The last section, on communication, stays: docs/evidence_communication.py writes it.
+The last sections, on workers, stay: docs/evidence_communication.py and then
+docs/evidence_local.py write them.
 
 Run from the repository, with the `cli` extra: ``python docs/evidence.py``. It takes
 about fifteen minutes on two cores. Every number and verdict on the page comes from
@@ -15,8 +16,8 @@ from pathlib import Path
 import jax
 import numpy as np
 from claims import CLAIMS, METHODS, SETTINGS, STEPS, TUNED, WELLS, Claim
-from evidence_communication import MARK
 from verdicts import SHARE, TOLERANCE, judge
+from worker_study import mark
 
 from optax_extras.tasks import Goal, Task
 from optax_extras.tuning import Comparison, SweepResult, sweep
@@ -250,8 +251,8 @@ def main() -> None:
     (FOLDER / "images").mkdir(exist_ok=True)
     jax.config.update("jax_num_cpu_devices", os.cpu_count())
     path = FOLDER / "evidence.md"
-    _, mark, rest = path.read_text().partition(MARK)
-    path.write_text(page() + (f"\n{mark}{rest}" if mark else ""))
+    _, start, rest = path.read_text().partition(mark("evidence_communication"))
+    path.write_text(page() + (f"\n{start}{rest}" if start else ""))
 
 
 if __name__ == "__main__":

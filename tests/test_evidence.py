@@ -155,3 +155,16 @@ def test_rates_are_chosen_by_validation_and_judged_by_the_test_part(
     (row,) = evidence.claim_rows(evidence.Claim("", "fast", "slow", ("small",), 20))
     assert "| test (min), chosen by validation |" in row
     assert "0, 0, 20 | **did not hold" in row  # the metrics are opposites
+
+
+def test_a_script_replaces_its_own_section(documents, monkeypatch, tmp_path):
+    study = documents("worker_study")
+    page = tmp_path / "evidence.md"
+    monkeypatch.setattr(study, "PAGE", page)
+    page.write_text("# Evidence\n")
+    study.write_section("one", ["## Old"])
+    study.write_section("two", ["## Two"])
+    study.write_section("one", ["## One", "text"])
+    first, second = study.mark("one"), study.mark("two")
+    sections = f"{first}\n## One\ntext\n\n{second}\n## Two\n"
+    assert page.read_text() == "# Evidence\n\n" + sections

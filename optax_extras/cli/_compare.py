@@ -88,7 +88,16 @@ class Plan:
         for name in self.optimizers:
             with blamed_on(name, self.task):
                 tx = keyed(self._factory(name), jax.random.key(0))(learning_rate=0.1)
-                wire_bytes(tx, params, axis_name=AXIS, workers=self.workers)
+                moved = wire_bytes(
+                    tx,
+                    params,
+                    axis_name=AXIS,
+                    workers=self.workers,
+                    step=range(self.steps),
+                )
+                if self.workers > 1 and not moved.sent:
+                    steps = counted(self.steps, "step")
+                    raise ValueError(f"it sends nothing in {steps}")
 
     @property
     def caption(self) -> str:

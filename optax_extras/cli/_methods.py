@@ -37,6 +37,31 @@ def _sgd(
     return optax.chain(mean, optax.sgd(learning_rate, momentum))
 
 
+def _local_sgd(
+    learning_rate: Any,
+    *,
+    momentum: float = 0.9,
+    outer_rate: float = 1.0,
+    **options: Any,
+) -> optax.GradientTransformation:
+    """SGD with momentum on each worker, and means of the parameters."""
+    inner = optax.sgd(learning_rate, momentum)
+    return optax_extras.fedavg(inner, learning_rate=outer_rate, **options)
+
+
+def _local_adamw(
+    make: Callable[..., optax.GradientTransformation],
+    learning_rate: Any,
+    *,
+    outer_rate: float,
+    weight_decay: float = 1e-4,
+    **options: Any,
+) -> optax.GradientTransformation:
+    """AdamW on each worker, between exchanges."""
+    inner = optax.adamw(learning_rate, weight_decay=weight_decay)
+    return make(inner, learning_rate=outer_rate, **options)
+
+
 METHODS: Mapping[str, Factory] = {
     "dense": partial(_sgd, compressors.Dense),
     "top-k": partial(_sgd, compressors.top_k, density=0.01),
@@ -46,6 +71,13 @@ METHODS: Mapping[str, Factory] = {
     "4-bit": partial(_sgd, compressors.quantized, bits=4),
     "1-bit": partial(_sgd, compressors.sign),
     "power-sgd": optax_extras.power_sgd,
+    "demo": optax_extras.demo,
+    # These vary the learning rate of the workers.
+    "local-sgd": partial(_local_sgd, every=10),
+    "diloco": partial(_local_adamw, optax_extras.diloco, outer_rate=0.7, every=30),
+    "sparse-loco": partial(
+        _local_adamw, optax_extras.sparse_loco, outer_rate=1.0, every=30
+    ),
 }
 # What the command gives to a method.
 GIVEN_TO_METHODS = {

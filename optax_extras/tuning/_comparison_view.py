@@ -175,6 +175,7 @@ def _choice(sweep: SweepResult, name: str, ends: np.ndarray[Any, Any]) -> Line:
 def _course(sweep: SweepResult, communicate: bool) -> Line:
     """Reported metric of the best row, over the steps or the megabytes sent."""
     course = sweep.course(sweep.goal.reported)[sweep.best_row()]
-    if communicate:  # nothing was sent before the first step
-        return Line(sweep.sent_bytes[1:] / 1e6, finite(course).T[1:])
+    if communicate:  # a logarithmic axis has no place for what comes before it
+        sent = sweep.sent_bytes > 0
+        return Line(sweep.sent_bytes[sent] / 1e6, finite(course).T[sent])
     return Line(sweep.steps, finite(course).T)

@@ -12,7 +12,7 @@ from optax_extras._core.factories import MakeOptimizer, keyed
 from optax_extras.tasks import Task
 from optax_extras.tuning._files import digest
 from optax_extras.tuning._points import Points
-from optax_extras.tuning._trial import descend, keys_of_seed
+from optax_extras.tuning._trial import descend, initial_carry, keys_of_seed
 from optax_extras.tuning._workers import Workers
 
 
@@ -40,10 +40,9 @@ def fingerprint(
     def trial(values: Mapping[str, jax.Array], seed: jax.Array) -> Any:
         keys = keys_of_seed(seed)
         tx = keyed(make_optimizer, keys.optimizer)(**values)
-        params = task.init(keys.init)
         first = jnp.int32(0)
         plan = jax.tree.map(lambda x: x[0], task.batches.plan(keys.batches, first, 1))
-        carry = (params, tx.init(params))
+        carry = initial_carry(tx, task.init(keys.init), workers)
         carry, loss = descend(task, tx, keys, points, carry, (first, plan), workers)
         params, state = carry
         return carry, loss, task.evaluate(points.of_evaluation(state, params))

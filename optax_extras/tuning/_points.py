@@ -8,6 +8,7 @@ import jax
 import optax
 from optax.contrib import ScheduleFreeState, schedule_free_eval_params
 
+from optax_extras.communication import LocalUpdatesState, PerWorker, outer_params
 from optax_extras.momentum import NesterovLookaheadState, nesterov_lookahead_params
 from optax_extras.tuning._calls import check_takes, describe, noted
 
@@ -22,7 +23,9 @@ class Points:
     Where one is None, the types of the states in the optimizer's state decide: a state
     of `nesterov_lookahead` asks for gradients at the look-ahead point, a state of
     `optax.contrib.schedule_free` for evaluation at the average. All other methods use
-    the parameters themselves, at no cost.
+    the parameters themselves, at no cost. Where workers train apart, as with
+    `local_updates`, gradients have each worker's own state and parameters, and
+    evaluations the parameters that the workers agreed on last.
 
     Attributes:
       gradient_params: computes where gradients are taken.
@@ -51,11 +54,12 @@ class Points:
 
     def of_evaluation(self, state: Any, params: Any) -> Any:
         """Point at which metrics are evaluated."""
+        params = outer_params(state) if trains_apart(state) else params
         return self._point("eval_params", state, params)
 
     def evaluated_elsewhere(self, state: Any) -> bool:
         """Whether metrics are evaluated at another point than the parameters."""
-        return self._function("eval_params", state) is not None
+        return trains_apart(state) or self._function("eval_params", state) is not None
 
     def _function(self, name: str, state: Any) -> PointOf | None:
         given: PointOf | None = getattr(self, name)
@@ -77,9 +81,19 @@ class Points:
         return point
 
 
+def trains_apart(state: Any) -> bool:
+    """Whether an optimizer has parameters of each worker, as `local_updates` does."""
+    return bool(_states(LocalUpdatesState, state))
+
+
 def _states(kind: type, state: Any) -> list[Any]:
-    """States of a type, wherever they are in the state of the whole optimizer."""
-    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kind))
+    """States of a type, wherever they are in the state of the whole optimizer.
+
+    Those of the single workers are left out: their arrays are unlike the parameters.
+    """
+    nodes = jax.tree.leaves(
+        state, is_leaf=lambda node: isinstance(node, (kind, PerWorker))
+    )
     return [node for node in nodes if isinstance(node, kind)]
 
 

@@ -16,7 +16,7 @@ from jax.stages import Compiled
 from optax_extras._core.factories import MakeOptimizer, keyed
 from optax_extras.tasks import Task
 from optax_extras.tuning._points import Points
-from optax_extras.tuning._trial import descend, keys_of_seed
+from optax_extras.tuning._trial import descend, initial_carry, keys_of_seed
 from optax_extras.tuning._workers import Workers
 
 
@@ -146,15 +146,15 @@ class Trials:
     ):
         """Compiles nothing yet; `sharding` is that of the rows."""
         self._eval_every, self._sharding = eval_every, sharding
-        self._points = points
+        self._points, self._workers = points, workers
         # All workers have all rows, and one of them evaluates them.
-        rows = sharding if workers is None else None
+        self._rows = rows = sharding if workers is None else None
         self._evaluator = None if workers is None else workers.mesh.devices.flat[0]
         self._task = _task_programs(task, eval_every, rows)
 
         def start(params: Any, values: Any, seed: jax.Array) -> Any:
             make = keyed(make_optimizer, keys_of_seed(seed).optimizer)
-            return params, make(**values).init(params)
+            return initial_carry(make(**values), params, workers)
 
         def advance(
             carry: Any, values: Any, seed: jax.Array, plan: Any, first: Any, steps: Any
@@ -176,36 +176,51 @@ class Trials:
             return carry, mean, losses[0]
 
         # Seeds are the inner axis: all rows share the initial parameters and the plan.
+        all_start = jax.vmap(jax.vmap(start, (0, None, 0)), (None, 0, None))
+        all_advance = jax.vmap(
+            jax.vmap(advance, (0, None, 0, 0, None, None)),
+            (0, 0, None, None, None, None),
+        )
+
+        def placed_advance(*arguments: Any) -> Any:
+            carry, *losses = all_advance(*arguments)
+            return self._placed(carry), *losses
+
         self._start = jax.jit(
-            jax.vmap(jax.vmap(start, (0, None, 0)), (None, 0, None)),
-            out_shardings=sharding,
+            lambda *arguments: self._placed(all_start(*arguments)), out_shardings=rows
         )
-        self._advance = jax.jit(
-            jax.vmap(
-                jax.vmap(advance, (0, None, 0, 0, None, None)),
-                (0, 0, None, None, None, None),
-            ),
-            out_shardings=sharding,
-            donate_argnums=0,
-        )
+        self._advance = jax.jit(placed_advance, out_shardings=rows, donate_argnums=0)
         self._point = jax.jit(
             jax.vmap(jax.vmap(points.of_evaluation)), out_shardings=sharding
         )
+
+    def _shardings(self, carry: Any) -> Any:
+        """Where a carry is."""
+        if self._workers is None:
+            return jax.tree.map(lambda _: self._sharding, carry)
+        return self._workers.shardings(carry)
+
+    def _placed(self, carry: Any) -> Any:
+        """A carry, of which each worker keeps its own part."""
+        if self._workers is None:
+            return carry
+        return jax.lax.with_sharding_constraint(carry, self._shardings(carry))
 
     def compile(self, values: Any, seeds: jax.Array) -> CompiledTrials:
         """Compiles for the shapes of the arguments; JAX caches what it compiled."""
         first = jnp.int32(0)
         init = jax.eval_shape(self._task.init, seeds)
         plan = jax.eval_shape(self._task.plan, seeds, first)
+        shapes = jax.eval_shape(self._start, init, values, seeds)
         params, state = carry = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._sharding),
-            jax.eval_shape(self._start, init, values, seeds),
+            lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+            shapes,
+            self._shardings(shapes),
         )
-        evaluated = params
-        if self._evaluator is not None:
-            evaluated = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params
-            )
+        evaluated = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._rows),
+            jax.eval_shape(self._point, state, params),
+        )
         point, kept = None, _size(state)
         if self._points.evaluated_elsewhere(state):
             point = self._point.lower(state, params).compile()
@@ -231,7 +246,7 @@ class Trials:
                 _bytes(programs["evaluate"]) + kept // devices,
             ),
             state_bytes_per_parameter=_size(state)
-            / sum(p.size for p in jax.tree.leaves(params)),
+            / sum(p.size for p in jax.tree.leaves(evaluated)),
         )
 
 

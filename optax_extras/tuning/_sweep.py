@@ -76,7 +76,12 @@ def sweep(
         processes, each of which makes the same call.
       worker_mesh: devices of one axis, which train each trial together: each takes the
         gradient of its part of a mini-batch, and the optimizer, such as a chain that
-        starts with `compressed_mean`, takes the mean over the axis. Not with ``mesh``.
+        starts with `compressed_mean`, takes the mean over the axis. With
+        `local_updates`, each has parameters of its own, of which gradients are taken,
+        and metrics are those of the parameters that all agreed on last, which change
+        every H steps. If the mini-batches have ``client_sizes``, and as many as there
+        are devices, the optimizer gets them as ``weight``, which counts in its means;
+        losses are plain means. Not with ``mesh``.
       resume: path of an ``.npz`` file. Each finished chunk of ``trials_at_once`` rows
         is saved there, and an interrupted sweep continues after its last chunk, if the
         optimizer and the task still compute the same.
@@ -85,10 +90,11 @@ def sweep(
       gradient_params: function of the optimizer's state and the parameters that
         computes where gradients are taken. By default these are the look-ahead point of
         `nesterov_lookahead`, found anywhere in the state, and the parameters of all
-        other methods.
+        other methods. With `local_updates`, both arguments are a worker's own.
       eval_params: function of the same arguments that computes where metrics are
         evaluated. By default these are the average of `optax.contrib.schedule_free`,
-        found anywhere in the state, and the parameters of all other methods.
+        found anywhere in the state, and the parameters of all other methods. With
+        `local_updates`, the parameters are those that all workers agreed on last.
 
     Returns:
       Metrics, losses and costs. After Ctrl-C they are those of the finished chunks, if

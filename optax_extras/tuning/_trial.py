@@ -46,6 +46,14 @@ def seeds_of(seeds: int | Sequence[int]) -> np.ndarray[Any, Any]:
     return array
 
 
+def initial_carry(
+    tx: Any, params: Any, workers: Workers | None = None
+) -> tuple[Any, Any]:
+    """The first carry of `descend`, from the initial parameters."""
+    state = tx.init(params)
+    return params if workers is None else workers.parameters(state, params), state
+
+
 def descend(
     task: Task,
     tx: Any,
@@ -62,7 +70,7 @@ def descend(
       tx: the whole optimizer.
       keys: keys of the trial.
       points: where the gradient is taken.
-      carry: parameters and state of the optimizer.
+      carry: parameters and state of the optimizer, as of `initial_carry`.
       entry: number of the step, and its entry of the plan of mini-batches.
       workers: who divide the mini-batch among them.
 

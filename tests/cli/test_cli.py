@@ -336,7 +336,10 @@ def test_a_slow_comparison_is_announced_once(capsys):
 @pytest.mark.slow
 def test_workers_are_compared_over_bytes(monkeypatch, capsys, tmp_path):
     folder = tmp_path / "out"
-    options = ["--method", "dense", "--method", "8-bit(block=64)", "--workers", "4"]
+    methods = ["dense", "8-bit(block=64)", "demo", "local-sgd(every=5)"]
+    methods += ["diloco(every=5, outer_rate=0.4)", "sparse-loco(every=10)"]
+    options = [word for name in methods for word in ("--method", name)]
+    options += ["--workers", "4"]
     options += ["--task", "digits(hidden=32)", "--steps", "10", "--budget", "2"]
     options += ["--seeds", "2", "--out", str(folder)]
     assert invoke(monkeypatch, "communicate", *options) == 0
@@ -345,9 +348,15 @@ def test_workers_are_compared_over_bytes(monkeypatch, capsys, tmp_path):
     assert "MB: of each worker" in output
     assert "state" not in output
     summary = rows(folder / "summary.csv")
-    dense, coded = (float(row["sent_bytes"]) for row in summary)
+    assert [row["optimizer"] for row in summary] == methods
+    dense, coded, signs, mean, outer, sparse = (
+        float(row["sent_bytes"]) for row in summary
+    )
     assert 2 < dense / coded < 4
-    assert float(rows(folder / "trials.csv")[-1]["sent_bytes"]) == coded
+    assert mean == outer == pytest.approx(dense / 5, rel=0.01)
+    assert 0 < signs < coded / 5
+    assert 0 < sparse < mean / 5
+    assert float(rows(folder / "trials.csv")[-1]["sent_bytes"]) == sparse
     assert (folder / "communicate.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -362,6 +371,8 @@ DENSE = ["--method", "dense"]
         (["--method", "top-k(density=2)"], "`density` must be in (0, 1], got 2"),
         (["--method", "top-k(workers=2)"], "must not give `workers`"),
         (["--method", "optax:sgd"], "does not take `axis_name`"),
+        (["--method", "diloco"], "with 'diloco': it sends nothing in 2 steps"),
+        (["--method", "diloco(outer_rate=-1.0)"], "must be finite and >= 0"),
         ([*DENSE, "--workers", "64"], "must not be above the 8 devices, got 64"),
         ([*DENSE, "--batch-size", "30"], "must have a multiple"),
         ([*DENSE, "--task", "quadratic"], "must have a multiple"),
