@@ -51,6 +51,16 @@ SPECS = [
         **OVER_TWO,
     ),
     spec(
+        ox.sparse_loco,
+        learning_rate=1.0,
+        decay=0.95,
+        schedules=("learning_rate",),
+        static={**INNER, "every": 3, "density": 0.5},
+        buffers=3,
+        temporaries=20,
+        **OVER_TWO,
+    ),
+    spec(
         ox.fedavg,
         learning_rate=1.0,
         schedules=("learning_rate",),
