@@ -93,7 +93,8 @@ def worker_specs(state: Any, axis_name: AxisName) -> Any:
                 " communicates: its sums of gradients differ between workers, but have"
                 " no axis for them, and it would send in every one of its steps. Take"
                 " the mean of the local gradients of several batches in a"
-                " `jax.lax.scan`, and then call `update` once"
+                " `jax.lax.scan`, and then call `update` once; of local updates, it may"
+                " be the inner transformation"
             )
 
     def specs(node: Any) -> Any:
