@@ -257,7 +257,7 @@ def fedavg(
       ...             step, in_specs=(*specs, P("data"), P("data")), out_specs=specs
       ...         )
       ...     )
-      ...     examples = jnp.arange(1.0, workers + 1)
+      ...     examples = jax.device_put(jnp.arange(1.0, workers + 1), P("data"))
       ...     for _ in range(50):
       ...         params, state = step(params, state, examples, examples)
       >>> goal = float((examples**2).sum() / examples.sum())  # the weighted mean
