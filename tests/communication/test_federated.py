@@ -219,7 +219,7 @@ def test_velocities_of_an_absent_worker_wait(make):
         assert (new[0] != old[0]).any()
 
 
-@pytest.mark.parametrize("absent", [0, -1, np.nan])
+@pytest.mark.parametrize("absent", [0, -1, np.nan, np.inf])
 def test_weighted_rounds(absent):
     """One worker is absent for the first round, and one for three rounds."""
     grads, params = gradients(STEPS), parameters(SHAPES)
