@@ -183,7 +183,7 @@ def local_updates(
             f"`fragments` must be at most `every`, because each has a step of its own,"
             f" got {fragments} and {every}"
         )
-    decay = checks.number("decay", decay, "in [0, 1]", lambda x: 0 <= x <= 1)
+    decay = checks.decay("decay", decay, or_one=True)
     is_dense = compressor is None
     averager = Averager.make(
         Dense() if is_dense else compressor,

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec as P
 
@@ -10,6 +11,7 @@ import optax_extras as ox
 from optax_extras import compressors as c
 from optax_extras._core.joining import parted
 
+from communication.local import run as run_alone
 from communication.methods import trained
 from communication.workers import N, gradients, mesh_of, run, start
 
@@ -54,6 +56,27 @@ def test_states_of_workers_alone_are_float32_with_x64_too(name):
     expected, _ = trained(name, grads)
     for leaf, x in found.items():
         np.testing.assert_allclose(x, expected[leaf], atol=1e-6)
+
+
+def test_workers_alone_keep_what_is_below_the_resolution_of_float32():
+    grads = {"w": np.full((2, N, 3), 1e-9)}
+    tx = ox.fedavg(optax.sgd(1.0), every=2, **ALONG)
+    with jax.enable_x64(True):
+        found, _ = run_alone(tx, {"w": jnp.ones(3)}, grads)
+    np.testing.assert_allclose(1 - found["w"][1], 2e-9, rtol=1e-6)
+
+
+def test_a_residual_stays_float32_with_a_decay_of_float64():
+    with jax.enable_x64(True):
+        tx = ox.local_updates(
+            *(optax.sgd(0.1), optax.sgd(1.0), 2),
+            compressor=c.top_k(0.1),
+            decay=jnp.float64(0.5),
+            **ALONG,
+        )
+        grads = gradients(2, shapes={"w": (40, 30)})
+        _, (_, state) = run_alone(tx, {"w": jnp.zeros((40, 30), jnp.float32)}, grads)
+    assert state.residual[0].value["w"].dtype == np.float32
 
 
 @pytest.mark.parametrize(
