@@ -121,9 +121,9 @@ def test_weighted_mean_of_quantized():
         )
 
 
-@pytest.mark.parametrize("weight", [0, -1])
+@pytest.mark.parametrize("weight", [0, -1, 3e38])
 def test_nobody_takes_part_where_all_is_compressed(weight):
-    """One message alone has to tell so."""
+    """Or the sum of the weights overflows. One message alone has to tell so."""
     params = {"w": jnp.zeros((40, 30))}
     for compressor in (c.top_k(0.1), c.quantized(4), c.low_rank(2)):
         tx = mean_of(compressor)

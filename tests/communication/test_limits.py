@@ -96,6 +96,13 @@ def test_a_dense_sum_that_overflows_skips_the_step():
     check_second_is_skipped(ox.compressed_mean(c.top_k(0.1), **ALONG), grads)
 
 
+@pytest.mark.parametrize("options", [{}, {"chunk": 64, "bits": 2}])
+def test_a_sum_of_messages_that_overflows_skips_the_step(options):
+    grads = gradients(3, shapes={"w": (40, 30)})
+    grads["w"][1] = 2e38
+    check_second_is_skipped(ox.compressed_mean(c.top_k(0.1, **options), **ALONG), grads)
+
+
 def check_second_is_skipped(tx, grads):
     found, state = run(tx, grads)
     assert int(state.skipped) == 1
