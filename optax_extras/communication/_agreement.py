@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from optax_extras._core import scalars
+from optax_extras._core.dtypes import compute_dtype
 from optax_extras._core.leaves import is_none
 from optax_extras._core.placement import PerWorker
 from optax_extras.communication._averager import (
@@ -51,9 +53,10 @@ class Worker(NamedTuple):
         """How far it is behind a reference, in float32, (1, *shape)."""
         params, step = self.params[leaf], self.steps[leaf]
         after = params if step is None else (params + step).astype(params.dtype)
-        real = jax.vmap(as_real)  # behind the workers' axis
-        difference: jax.Array = real(reference[jnp.newaxis]) - real(after)
-        return difference
+        wide = compute_dtype(reference.dtype)
+        difference = reference[jnp.newaxis].astype(wide) - after.astype(wide)
+        real: jax.Array = jax.vmap(as_real)(difference)  # behind the workers' axis
+        return real
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,9 +99,10 @@ class Exchange:
             return jnp.where(share > 0, new, old)
 
         sums = [weighted(x, share) for x in learned]
+        decay = scalars.scalar(self.decay, jnp.float32)
         for place, i in enumerate(here):
             if kept[i] is not None:
-                sums[place] = takes_part(sums[place] + self.decay * kept[i], 0)
+                sums[place] = takes_part(sums[place] + decay * kept[i], 0)
         found = self.averager.mean(
             [worker.keys[i] for i in here], sums, old.compressor[number], step, share
         )

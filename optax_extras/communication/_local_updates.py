@@ -96,9 +96,10 @@ def local_updates(
 
     Workers may be unequal: ``update(..., weight=w)`` gives the weight of this worker's
     step, such as the number of its examples; it is 1 by default, and 0 for a worker
-    that takes no part: its parameters and its state of ``inner`` wait. A worker counts
-    in the mean of a round with the sum of its weights, and one without any sends
-    nothing and keeps its residual, but adopts the new reference.
+    that takes no part: its parameters and its state of ``inner`` wait. A weight below 0
+    or not finite counts as 0. A worker counts in the mean of a round with the sum of
+    its weights, and one without any sends nothing and keeps its residual, but adopts
+    the new reference.
 
     A worker takes no part in a step in which its gradient is not finite.
     A worker whose parameters are not finite is left out of the exchange, and adopts the
@@ -182,7 +183,7 @@ def local_updates(
             f"`fragments` must be at most `every`, because each has a step of its own,"
             f" got {fragments} and {every}"
         )
-    decay = checks.number("decay", decay, "in [0, 1]", lambda x: 0 <= x <= 1)
+    decay = checks.decay("decay", decay, or_one=True)
     is_dense = compressor is None
     averager = Averager.make(
         Dense() if is_dense else compressor,
@@ -256,7 +257,7 @@ def local_updates(
         check_local(flat, axis_name)
         finite = agreed(all_finite(g for _, g in flat if g is not None), axis_name)
         share = weight_of(1 if weight is None else weight, names)
-        share = jnp.where(finite & (share > 0), share, 0)
+        share = jnp.where(finite & (share > 0) & jnp.isfinite(share), share, 0)
         moved, inner_state = lax.cond(
             share > 0,
             partial(trained, extra_args=extra_args),

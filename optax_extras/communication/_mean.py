@@ -70,7 +70,8 @@ def compressed_mean(
 
     A step with a gradient that is not finite, on any worker, gives updates of zero and
     leaves the residuals and the compressor alone. So does a step with one so large that
-    the compressor's sums or norms overflow. Later stages of a chain see the zeros.
+    the compressor's sums or norms could overflow. Later stages of a chain see the
+    zeros.
 
     Args:
       compressor: one of `optax_extras.compressors`, or your own `Compressor`.

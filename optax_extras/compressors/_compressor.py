@@ -173,7 +173,7 @@ class Group:
         weights = from_bytes(reports[:, 1:], (self.workers,), jnp.float32)
         total = jnp.sum(weights)
         group = dataclasses.replace(self, weights=weights, total=total)
-        return finite & (total > 0), group
+        return finite & (total > 0) & jnp.isfinite(total), group
 
     def gather(self, data: jax.Array) -> jax.Array:
         """The arrays of all workers, (N, ...), the same on every worker."""
@@ -286,6 +286,11 @@ class Compressor(abc.ABC):
         )
         return math.prod(message.shape)
 
+    def limit(self, workers: int) -> float:
+        """The largest magnitude of elements whose exchange cannot overflow."""
+        # A value may be rounded up before the sum over the workers.
+        return float(np.finfo(np.float32).max) / (2 * workers)
+
     def init(
         self, layouts: Sequence[Layout], paths: Sequence[Any], group: Group
     ) -> Any:
@@ -326,6 +331,10 @@ class Compressor(abc.ABC):
           finite: whether all gradients of this worker are; bool[].
           group: the workers.
         """
+        limit = np.float32(self.limit(group.workers))
+        for stack in stacks:
+            finite = finite & (stack.x.max(initial=0) <= limit)
+            finite = finite & (stack.x.min(initial=0) >= -limit)
         messages = [stack.map(self.encode, stack.x) for stack in stacks]
         report = group.report(finite)
         gathered = group.gather(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from optax_extras.compressors._compressor import Compressor, Exchanged, Group, Stack
+from optax_extras.compressors._compressor import Compressor, Stack
 from optax_extras.compressors._matrices import matrix_of
 from optax_extras.compressors._sparse import Largest
 from optax_extras.compressors._values import BFLOAT16, Values
@@ -68,16 +67,11 @@ class DctTopK(Largest):
         """What messages leave of leaves, of which entries are no elements."""
         return Compressor.left(self, messages, stack)
 
-    def exchange(
-        self, stacks: Sequence[Stack], state: Any, finite: jax.Array, group: Group
-    ) -> Exchanged:
-        """Sends the coefficients, unless sums of them could overflow."""
+    def limit(self, workers: int) -> float:
+        """The largest magnitude of elements whose exchange cannot overflow."""
         # A transform of h × w elements multiplies them by at most the root of h w, and
         # there are two, with a sum over the workers between them.
-        most = np.finfo(np.float32).max / (2 * self.chunk**2 * group.workers)
-        for stack in stacks:
-            finite = finite & (jnp.abs(stack.x).max() <= np.float32(most))
-        return super().exchange(stacks, state, finite, group)
+        return super().limit(workers) / self.chunk**2
 
 
 def _transformed(formula: str, blocks: jax.Array, h: int, w: int) -> jax.Array:

@@ -121,9 +121,9 @@ def test_weighted_mean_of_quantized():
         )
 
 
-@pytest.mark.parametrize("weight", [0, -1])
+@pytest.mark.parametrize("weight", [0, -1, 3e38])
 def test_nobody_takes_part_where_all_is_compressed(weight):
-    """One message alone has to tell so."""
+    """Or the sum of the weights overflows. One message alone has to tell so."""
     params = {"w": jnp.zeros((40, 30))}
     for compressor in (c.top_k(0.1), c.quantized(4), c.low_rank(2)):
         tx = mean_of(compressor)
@@ -219,7 +219,7 @@ def test_velocities_of_an_absent_worker_wait(make):
         assert (new[0] != old[0]).any()
 
 
-@pytest.mark.parametrize("absent", [0, -1, np.nan])
+@pytest.mark.parametrize("absent", [0, -1, np.nan, np.inf])
 def test_weighted_rounds(absent):
     """One worker is absent for the first round, and one for three rounds."""
     grads, params = gradients(STEPS), parameters(SHAPES)

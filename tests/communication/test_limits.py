@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec as P
 
@@ -10,6 +11,7 @@ import optax_extras as ox
 from optax_extras import compressors as c
 from optax_extras._core.joining import parted
 
+from communication.local import run as run_alone
 from communication.methods import trained
 from communication.workers import N, gradients, mesh_of, run, start
 
@@ -56,6 +58,27 @@ def test_states_of_workers_alone_are_float32_with_x64_too(name):
         np.testing.assert_allclose(x, expected[leaf], atol=1e-6)
 
 
+def test_workers_alone_keep_what_is_below_the_resolution_of_float32():
+    grads = {"w": np.full((2, N, 3), 1e-9)}
+    tx = ox.fedavg(optax.sgd(1.0), every=2, **ALONG)
+    with jax.enable_x64(True):
+        found, _ = run_alone(tx, {"w": jnp.ones(3)}, grads)
+    np.testing.assert_allclose(1 - found["w"][1], 2e-9, rtol=1e-6)
+
+
+def test_a_residual_stays_float32_with_a_decay_of_float64():
+    with jax.enable_x64(True):
+        tx = ox.local_updates(
+            *(optax.sgd(0.1), optax.sgd(1.0), 2),
+            compressor=c.top_k(0.1),
+            decay=jnp.float64(0.5),
+            **ALONG,
+        )
+        grads = gradients(2, shapes={"w": (40, 30)})
+        _, (_, state) = run_alone(tx, {"w": jnp.zeros((40, 30), jnp.float32)}, grads)
+    assert state.residual[0].value["w"].dtype == np.float32
+
+
 @pytest.mark.parametrize(
     "compressor", [c.sign("norm"), c.low_rank(2)], ids=["sign", "low_rank"]
 )
@@ -71,6 +94,13 @@ def test_a_dense_sum_that_overflows_skips_the_step():
     grads = gradients(3, shapes={"b": (5,), "w": (40, 30)})
     grads["b"][1] = 2e38
     check_second_is_skipped(ox.compressed_mean(c.top_k(0.1), **ALONG), grads)
+
+
+@pytest.mark.parametrize("options", [{}, {"chunk": 64, "bits": 2}])
+def test_a_sum_of_messages_that_overflows_skips_the_step(options):
+    grads = gradients(3, shapes={"w": (40, 30)})
+    grads["w"][1] = 2e38
+    check_second_is_skipped(ox.compressed_mean(c.top_k(0.1, **options), **ALONG), grads)
 
 
 def check_second_is_skipped(tx, grads):
