@@ -128,7 +128,7 @@ def study(name: str) -> Study:
             partial(characters, length=16, width=32),
             small * 10,
             small / 1.5,
-            [0.2, 0.4, 0.7],
+            [0.1, 0.2, 0.4, 0.7],
         ),
         "federated-0.1": (partial(federated_digits, 0.1), *alike),
         "federated-1.0": (partial(federated_digits, 1.0), *alike),
