@@ -68,13 +68,14 @@ def local(make: Any, inner: Any, every: int, **options: Any) -> Any:
 
 
 def methods(
-    sgd_rates: Any, adamw_rates: Any, outer_rates: Sequence[float]
+    sgd_rates: Any, adamw_rates: Any, first: int, outer_rates: Sequence[float]
 ) -> dict[str, Method]:
     """The methods, with grids around learning rates that suit a task.
 
     Args:
       sgd_rates: with SGD.
-      adamw_rates: with AdamW; the middle ones for workers that train alone.
+      adamw_rates: with AdamW.
+      first: index of the first of the three among them for workers that train alone.
       outer_rates: of DiLoCo.
     """
     momentum = partial(optax.sgd, momentum=0.9)
@@ -95,7 +96,7 @@ def methods(
             ox.sparse_loco, optax.adamw, 30, density=1 / 8
         ),
     }
-    few = adamw_rates[1:4]
+    few = adamw_rates[first : first + 3]
     return {
         **{
             k: Method(make, {"learning_rate": sgd_rates})
@@ -121,17 +122,18 @@ def methods(
 def study(name: str) -> Study:
     """The methods on a task."""
     small = np.array([0.003, 0.01, 0.03, 0.1, 0.3])
-    alike = small, small / 10, [0.05, 0.1, 0.2, 0.4]
+    outer = [0.05, 0.1, 0.2, 0.4]
     tasks = {
-        "digits": (partial(digits, hidden=256), *alike),
+        "digits": (partial(digits, hidden=256), small, small / 10, 1, outer),
         "characters": (
             partial(characters, length=16, width=32),
             small * 10,
             small / 1.5,
+            1,
             [0.1, 0.2, 0.4, 0.7],
         ),
-        "federated-0.1": (partial(federated_digits, 0.1), *alike),
-        "federated-1.0": (partial(federated_digits, 1.0), *alike),
+        "federated-0.1": (partial(federated_digits, 0.1), small, small / 10, 2, outer),
+        "federated-1.0": (partial(federated_digits, 1.0), small, small / 10, 2, outer),
     }
     make_task, *grids = tasks[name]
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
