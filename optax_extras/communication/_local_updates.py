@@ -253,6 +253,13 @@ def local_updates(
             (as_own(tree) if not isinstance(tree, PerWorker) else tree).value
             for tree in (updates, params)
         )
+        treedef: Any = jax.tree.structure(grads, is_leaf=is_none)
+        expected: Any = jax.tree.structure(theta, is_leaf=is_none)
+        if treedef != expected:
+            raise ValueError(
+                "`updates` must have the structure of `params`, got"
+                f" {treedef} for {expected}"
+            )
         flat: Any = jax.tree.leaves_with_path(grads, is_leaf=is_none)
         check_local(flat, axis_name)
         finite = agreed(all_finite(g for _, g in flat if g is not None), axis_name)
@@ -264,7 +271,6 @@ def local_updates(
             idle,
             *(grads, state.inner.value, theta),
         )
-        treedef: Any = jax.tree.structure(grads, is_leaf=is_none)
         steps = jax.tree.leaves(moved, is_leaf=is_none)
         places = treedef.flatten_up_to(theta)
         worker = Worker([path for path, _ in flat], places, steps)

@@ -48,7 +48,7 @@ def apply_local_updates(params: Any, updates: Any, state: Any) -> Any:
 
     Args:
       params: the parameters before the step, as given to ``update``.
-      updates: what ``update`` returned.
+      updates: what ``update`` returned; a leaf whose update is None stays.
       state: the new state, of `local_updates` or of a chain with it.
 
     Returns:
@@ -66,7 +66,12 @@ def apply_local_updates(params: Any, updates: Any, state: Any) -> Any:
       [2.0, 2.0, 2.0]
     """
     local = _state_in(state)
-    moved = optax.apply_updates(params, updates)
+    moved = jax.tree.map(
+        lambda u, p: p if u is None else optax.apply_updates(p, u),
+        updates,
+        params,
+        is_leaf=is_none,
+    )
     if isinstance(params, PerWorker):
         return PerWorker(_set(moved.value, local, in_front=True))
     return _set(moved, local, in_front=False)

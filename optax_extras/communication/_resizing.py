@@ -100,6 +100,9 @@ def _shared(x: Any, workers: int, weight: Any = None) -> jax.Array:
 
     With weights, those without any count only where none of the others has one.
     """
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        words = _shared(jax.random.key_data(x), workers)
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(x))
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         # Counts and keys have no mean.
         return jnp.asarray(np.asarray(x)[np.arange(workers) * len(x) // workers])
@@ -112,7 +115,9 @@ def _shared(x: Any, workers: int, weight: Any = None) -> jax.Array:
         weighted = shares * weight
         total = weighted.sum(axis=1, keepdims=True)
         shares = np.where(total > 0, weighted / np.where(total > 0, total, 1), shares)
-    return jnp.asarray(np.tensordot(shares, old, 1), x.dtype)
+    # No matrix product: 0 times what is not finite would spoil all workers.
+    means = [sum(row[i] * old[i] for i in np.flatnonzero(row)) for row in shares]
+    return jnp.asarray(np.stack(means), x.dtype)
 
 
 def _divided(old: Any, rows: int, workers: int) -> Any:

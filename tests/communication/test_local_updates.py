@@ -282,6 +282,22 @@ def test_bad_calls():
         ox.apply_local_updates(params, params, (state, state))
 
 
+def test_gradients_of_another_structure():
+    params = {"w": {"a": jnp.ones(3)}}
+    carry, specs = start(local(), params, mesh_of())
+    step = step_of(local(), mesh_of(), specs)
+    with pytest.raises(ValueError, match="`updates` must have the structure of `par"):
+        step(carry, {"w": None}, jnp.ones(N))
+
+
+def test_a_leaf_without_an_update_stays():
+    params = {"a": jnp.ones(3), "b": jnp.ones(2)}
+    new = ox.apply_local_updates(
+        params, {"a": jnp.ones(3), "b": None}, local().init(params)
+    )
+    assert jax.tree.map(lambda x: float(x[0]), new) == {"a": 2.0, "b": 1.0}
+
+
 def test_the_update_of_an_exchange_leads_to_the_reference():
     """Of `optax.apply_updates` as well, up to the rounding of a sum."""
     params, mesh = parameters(SHAPES), mesh_of()

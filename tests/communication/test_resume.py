@@ -196,3 +196,16 @@ def test_workers_of_unequal_weights_are_resized_to_the_weighted_mean():
         for x in jax.tree.leaves(resized):
             assert np.isfinite(x).all()
         carry = resized
+
+
+def test_a_worker_that_is_lost_does_not_spoil_the_others():
+    params = ox.PerWorker(jnp.array([1.0, jnp.nan, 2.0, 3.0]))
+    assert ox.resize_workers(params, 2).value.tolist()[1] == 2.5
+    found = ox.resize_workers(params, 8).value
+    np.testing.assert_array_equal(found, jnp.repeat(params.value, 2))
+
+
+def test_typed_keys_are_resized():
+    keys = ox.PerWorker(jax.random.split(jax.random.key(0, impl="rbg"), 4))
+    found = ox.resize_workers(keys, 2).value
+    assert (found == keys.value[::2]).all()
