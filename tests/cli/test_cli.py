@@ -336,8 +336,7 @@ def test_a_slow_comparison_is_announced_once(capsys):
 @pytest.mark.slow
 def test_workers_are_compared_over_bytes(monkeypatch, capsys, tmp_path):
     folder = tmp_path / "out"
-    methods = ["dense", "8-bit(block=64)", "demo", "local-sgd(every=5)"]
-    methods += ["diloco(every=5, outer_rate=0.4)", "sparse-loco(every=10)"]
+    methods = ["dense", "8-bit(block=64)", "diloco(every=5, outer_rate=0.4)"]
     options = [word for name in methods for word in ("--method", name)]
     options += ["--workers", "4"]
     options += ["--task", "digits(hidden=32)", "--steps", "10", "--budget", "2"]
@@ -349,14 +348,10 @@ def test_workers_are_compared_over_bytes(monkeypatch, capsys, tmp_path):
     assert "state" not in output
     summary = rows(folder / "summary.csv")
     assert [row["optimizer"] for row in summary] == methods
-    dense, coded, signs, mean, outer, sparse = (
-        float(row["sent_bytes"]) for row in summary
-    )
+    dense, coded, local = (float(row["sent_bytes"]) for row in summary)
     assert 2 < dense / coded < 4
-    assert mean == outer == pytest.approx(dense / 5, rel=0.01)
-    assert 0 < signs < coded / 5
-    assert 0 < sparse < mean / 5
-    assert float(rows(folder / "trials.csv")[-1]["sent_bytes"]) == sparse
+    assert local == pytest.approx(dense / 5, rel=0.01)
+    assert float(rows(folder / "trials.csv")[-1]["sent_bytes"]) == local
     assert (folder / "communicate.png").read_bytes().startswith(b"\x89PNG")
 
 
