@@ -291,6 +291,14 @@ class Compressor(abc.ABC):
         # A value may be rounded up before the sum over the workers.
         return float(np.finfo(np.float32).max) / (2 * workers)
 
+    def within_limit(self, stacks: Sequence[Stack], group: Group) -> jax.Array:
+        """Whether all elements of this worker are; bool[]."""
+        limit = np.float32(self.limit(group.workers))
+        ends = [(x.max(initial=0), x.min(initial=0)) for x, *_ in stacks]
+        return jnp.all(
+            jnp.stack([(high <= limit) & (low >= -limit) for high, low in ends])
+        )
+
     def init(
         self, layouts: Sequence[Layout], paths: Sequence[Any], group: Group
     ) -> Any:
@@ -331,10 +339,7 @@ class Compressor(abc.ABC):
           finite: whether all gradients of this worker are; bool[].
           group: the workers.
         """
-        limit = np.float32(self.limit(group.workers))
-        for stack in stacks:
-            finite = finite & (stack.x.max(initial=0) <= limit)
-            finite = finite & (stack.x.min(initial=0) >= -limit)
+        finite = finite & self.within_limit(stacks, group)
         messages = [stack.map(self.encode, stack.x) for stack in stacks]
         report = group.report(finite)
         gathered = group.gather(

@@ -193,6 +193,7 @@ class Quantized(Compressor):
         )
         # Sums of a block may overflow, and would be in the residuals from then on.
         finite = finite & jnp.all(jnp.isfinite(scales))
+        finite = finite & self.within_limit(stacks, group)
         reports = jnp.tile(group.report(finite), (group.workers, 1))
         by_worker = [x.reshape(group.workers, -1) for x in (codes, to_bytes(scales))]
         received = group.transpose(jnp.concatenate([*by_worker, reports], axis=1))
