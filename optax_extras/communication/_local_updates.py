@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -12,8 +13,8 @@ import optax
 from jax import lax
 
 from optax_extras._core import checks
-from optax_extras._core.axes import names_of, vary_over, varying
-from optax_extras._core.leaves import is_none, map_gradients
+from optax_extras._core.axes import names_of
+from optax_extras._core.leaves import is_none
 from optax_extras._core.placement import PerWorker, is_placed
 from optax_extras.communication._agreement import (
     Agreement,
@@ -29,6 +30,7 @@ from optax_extras.communication._averager import (
 )
 from optax_extras.communication._fragments import divided
 from optax_extras.communication._guards import check_axis, check_local
+from optax_extras.communication._own_step import own_step
 from optax_extras.communication._parameters import as_own, own_params, repeated
 from optax_extras.communication._workers import per_worker_zeros
 from optax_extras.compressors import Compressor, Dense
@@ -84,9 +86,10 @@ def local_updates(
     Nothing is sent in the other steps. The states of ``inner`` stay with their workers.
 
     With ``fragments``, parts of the parameters of about equal size are exchanged in
-    turn, fragment j of F at steps :math:`\lfloor jH/F \rfloor` of a round, so that the
-    largest message is about F times shorter (Streaming DiLoCo). Layers, which are the
-    leaves of one parent node, are dealt out to fragments like cards.
+    turn, fragment 0 at each H-th step and fragment j of F another :math:`\lfloor jH/F
+    \rfloor` steps later, so that the largest message is about F times shorter
+    (Streaming DiLoCo). Layers, which are the leaves of one parent node, are dealt out
+    to fragments like cards.
 
     `worker_params` makes the parameters of all workers, `worker_specs` their specs and
     those of the state. Call ``init`` on the plain parameters, outside of
@@ -101,10 +104,11 @@ def local_updates(
     its weights, and one without any sends nothing and keeps its residual, but adopts
     the new reference.
 
-    A worker takes no part in a step in which its gradient is not finite.
-    A worker whose parameters are not finite is left out of the exchange, and adopts the
+    A worker takes no part in a step in which its gradient is not finite. A worker whose
+    parameters are not finite is left out of the exchange, and adopts the
     reference. Where no worker takes part, or a sum over them overflows, there is no
-    exchange, and the workers train on until the next one.
+    exchange, and the workers train on until the next one. If the parameters of all
+    workers are lost, start again from `outer_params`.
 
     *Differences from the sources*: what was not sent is kept; the messages of
     DiLoCo are dense, and leave nothing. In Streaming DiLoCo, workers train on while a
@@ -184,14 +188,20 @@ def local_updates(
             f" got {fragments} and {every}"
         )
     decay = checks.decay("decay", decay, or_one=True)
-    is_dense = compressor is None
+    if compressor is None and isinstance(decay, float) and decay != 1:
+        raise ValueError(
+            "`decay` must be 1 without a `compressor`, which leaves nothing, got"
+            f" {decay}"
+        )
     averager = Averager.make(
-        Dense() if is_dense else compressor,
+        Dense() if compressor is None else compressor,
         axis_name,
         workers,
         average,
-        sys.maxsize if is_dense else min_size,
+        min_size,
     )
+    if compressor is None:
+        averager = dataclasses.replace(averager, min_size=sys.maxsize)
     exchange = Exchange(averager, outer, every, decay)
     names = names_of(axis_name)
 
@@ -222,20 +232,6 @@ def local_updates(
             compressor=tuple(averager.init(x) for x in large),
         )
 
-    def trained(grads: Any, state: Any, params: Any, extra_args: Any) -> Any:
-        """Updates and state of a worker's own step; all with the workers' axis."""
-        plain = (own_params(PerWorker(tree)) for tree in (grads, state, params))
-        updates, new = (
-            as_own(tree).value for tree in inner.update(*plain, **extra_args)
-        )
-        return _similar(updates, idle(grads, state, params)[0]), _similar(new, state)
-
-    def idle(grads: Any, state: Any, params: Any) -> Any:
-        """Updates of zero and the old state, for a worker that takes no part."""
-        return map_gradients(
-            lambda g, p: jnp.zeros_like(g, dtype=p.dtype), grads, params
-        ), state
-
     def update(
         updates: optax.Updates,
         state: LocalUpdatesState,
@@ -265,10 +261,9 @@ def local_updates(
         finite = agreed(all_finite(g for _, g in flat if g is not None), axis_name)
         share = weight_of(1 if weight is None else weight, names)
         share = jnp.where(finite & (share > 0) & jnp.isfinite(share), share, 0)
-        moved, inner_state = lax.cond(
+        moved, inner_state = own_step(
+            partial(inner.update, **extra_args),
             share > 0,
-            partial(trained, extra_args=extra_args),
-            idle,
             *(grads, state.inner.value, theta),
         )
         steps = jax.tree.leaves(moved, is_leaf=is_none)
@@ -330,10 +325,3 @@ def _in_turn(
 def _has_workers(tree: Any) -> bool:
     """Whether a tree has arrays that belong to workers."""
     return any(map(is_placed, jax.tree.leaves(tree, is_leaf=is_placed)))
-
-
-def _similar(tree: Any, like: Any) -> Any:
-    """A tree whose arrays have the dtypes of others, and vary over the same axes."""
-    return jax.tree.map(
-        lambda x, y: vary_over(x.astype(y.dtype), varying(y)), tree, like
-    )

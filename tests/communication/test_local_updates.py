@@ -251,6 +251,8 @@ def local(**options):
         ({"every": 2.5}, TypeError, "`every` must be an int"),
         ({"fragments": 3}, ValueError, "`fragments` must be at most `every`"),
         ({"decay": 1.5}, ValueError, r"`decay` must be in \[0, 1\], got 1.5"),
+        ({"decay": 0.5}, ValueError, "`decay` must be 1 without a `compressor`"),
+        ({"min_size": "x"}, ValueError, "`min_size` must be an int >= 0, got 'x'"),
         ({"compressor": 8}, TypeError, "`compressor` must be one of"),
         ({"workers": 0}, ValueError, "`workers` must be >= 1"),
     ],
