@@ -17,6 +17,8 @@ from communication.test_local_updates import AXIS, close, oracle
 from communication.test_mean import keep_top, mean_of
 from communication.workers import SHAPES, N, gradients, mesh_of, start
 
+pytestmark = pytest.mark.slow
+
 STEPS = 12
 INNER = optax.adamw(0.1, weight_decay=0.01)
 # Of four workers: unequal ones, of which one is away at first, and one for long.

@@ -13,6 +13,8 @@ from optax_extras.compressors import quantized
 from communication.local import start, step_of
 from communication.workers import N, mesh_of
 
+pytestmark = pytest.mark.slow
+
 AXIS = {"axis_name": "data", "workers": N}
 SMALL = {"b": jnp.zeros(5), "w": jnp.zeros((40, 30))}
 LAYERS = {f"layer {i}": {"b": jnp.zeros(8), "w": jnp.zeros((64, 8))} for i in range(8)}

@@ -156,6 +156,7 @@ def test_sparse_loco():
         np.testing.assert_allclose(residual.value[name], kept[name], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_an_exchange_at_every_step_is_the_mean_of_inner_steps(check_vma):
     grads, params = gradients(STEPS), parameters(SHAPES)
@@ -175,6 +176,7 @@ def test_an_exchange_at_every_step_is_the_mean_of_inner_steps(check_vma):
             np.testing.assert_allclose(found[name][t], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "compressor",
     [None, top_k(0.05), quantized(4)],
@@ -197,6 +199,7 @@ def test_nothing_is_lost(compressor):
         np.testing.assert_allclose(moved + rest, learned, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fragments", [1, 2])
 def test_workers_that_agree_have_the_same_bits(fragments):
     """Parameters near 0 are those that a sum of floats would not reach."""
