@@ -1,5 +1,7 @@
 """What messages of sparse numbers stand for, and how long they are."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,10 +20,16 @@ TWO_BITS = c.top_k(64 / 4096, chunk=4096, bits=2)
 
 def sent(compressor, x):
     """What the message about a leaf stands for."""
+    found = coded(compressor, x.shape)(jnp.asarray(x, jnp.float32))
+    return np.asarray(found, np.float64)
+
+
+@cache
+def coded(compressor, shape):
+    """From a leaf to what the message about it stands for, compiled once."""
     start = jnp.int32(0)
-    site = c.Site(x.shape, jnp.zeros(2, jnp.uint32), start, start)
-    coded = jax.jit(lambda x: compressor.decode(compressor.encode(x, site), site))
-    return np.asarray(coded(jnp.asarray(x, jnp.float32)), np.float64)
+    site = c.Site(shape, jnp.zeros(2, jnp.uint32), start, start)
+    return jax.jit(lambda x: compressor.decode(compressor.encode(x, site), site))
 
 
 def least_error(magnitudes):
