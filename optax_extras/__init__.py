@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING
 
 from optax_extras import (
     adaptive,
+    clipping,
     communication,
     compressors as compressors,
     momentum,
     noise,
     schedules,
+    wrappers,
 )
 from optax_extras.adaptive import *  # noqa: F403
+from optax_extras.clipping import *  # noqa: F403
 from optax_extras.communication import *  # noqa: F403
 from optax_extras.momentum import *  # noqa: F403
 from optax_extras.noise import *  # noqa: F403
 from optax_extras.schedules import *  # noqa: F403
+from optax_extras.wrappers import *  # noqa: F403
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -34,6 +38,8 @@ __all__ = [
     *adaptive.__all__,
     *communication.__all__,
     *schedules.__all__,
+    *clipping.__all__,
+    *wrappers.__all__,
 ]
 
 _TOOLS = ("tasks", "testing", "tuning")

@@ -54,6 +54,16 @@ def fill(updates: Any, others: Any) -> Any:
     )
 
 
+def chosen(flag: jax.Array, new: Any, old: Any) -> Any:
+    """The leaves of `new` where a flag holds, bool[], and else those of `old`."""
+    return jax.tree.map(lambda x, y: jnp.where(flag, x, y), new, old)
+
+
+def no_update(updates: Any) -> Any:
+    """Updates that change no parameter, not even the sign of a zero: −0."""
+    return jax.tree.map(lambda u: -jnp.zeros_like(u), updates)
+
+
 def zeros_like(params: Any, dtype: Any = None) -> Any:
     """Zeros with the shapes and shardings of `params`, in `buffer_dtype`."""
     return jax.tree.map(

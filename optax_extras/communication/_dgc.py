@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
 from optax_extras._core import checks, scalars, stages
-from optax_extras._core.axes import names_of, varying
+from optax_extras._core.axes import names_of
 from optax_extras._core.leaves import is_none
+from optax_extras._core.norms import global_norm
 from optax_extras._core.placement import PerWorker
 from optax_extras.communication._averager import Averager, as_real, like
 from optax_extras.communication._guards import check_same
@@ -255,11 +255,6 @@ def _clipped(grads: list[Any], limit: jax.Array, axis_name: AxisName) -> list[An
     known = [g for g in grads if g is not None]
     if not known:
         return grads
-    # Along other axes a leaf is in shards, or the same on all devices.
-    squares: dict[Any, jax.Array] = {}
-    for g in known:
-        others = tuple(sorted(varying(g) - {*names_of(axis_name)}))
-        squares[others] = squares.get(others, jnp.float32(0)) + jnp.sum(g**2)
-    norm = jnp.sqrt(sum(lax.psum(x, k) if k else x for k, x in squares.items()))
+    norm = global_norm(known, names_of(axis_name))
     scale = jnp.where(norm > limit, limit / norm, 1)
     return [None if g is None else g * scale for g in grads]

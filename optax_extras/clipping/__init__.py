@@ -1,0 +1,3 @@
+"""Clipping by the history of gradient norms."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Transformations around any transformation."""
+
+__all__: list[str] = []
