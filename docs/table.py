@@ -5,6 +5,7 @@ and papers are those of ``optax-extras list``. The state is measured on a float3
 for each row of the algorithm in `tests`.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def _paper(paper: Reference) -> str:
 
 
 def _state(rows: list[Row]) -> str:
-    """Bytes for each parameter, in all variants."""
+    """Bytes for each parameter, in all variants, beside those of an inner method."""
     slopes = {(_bytes(row, 256) - _bytes(row, 128)) // 128**2 for row in rows}
     return " or ".join(f"{n} B" if n else "none" for n in sorted(slopes))
 
@@ -66,6 +67,9 @@ def _state(rows: list[Row]) -> str:
 def _bytes(row: Row, rows: int) -> int:
     """The size of a state, on each worker, of a matrix with 128 columns."""
     leaf = jax.ShapeDtypeStruct((rows, 128), jnp.float32)
+    if row.around is not None:
+        alone = dataclasses.replace(row, make=row.around, around=None)
+        return _bytes(dataclasses.replace(row, around=None), rows) - _bytes(alone, rows)
     state = jax.eval_shape(row.build().init, leaf)
     specs = PartitionSpec() if row.state_specs is None else row.state_specs(state)
     workers = jax.tree.map(

@@ -112,9 +112,13 @@ CHECKS_OF = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row(Spec):
-    """A `Spec` of a factory; a variant says what it changes, by keys of `CHECKS_OF`."""
+    """A `Spec` of a factory; a variant says what it changes, by keys of `CHECKS_OF`.
+
+    That of a transformation around others has the factory of the inner one.
+    """
 
     factory: Callable[..., optax.GradientTransformation]
+    around: Callable[..., optax.GradientTransformation] | None = None
     changes: Collection[str] = ()
 
     def build(self) -> optax.GradientTransformationExtraArgs:
@@ -137,8 +141,8 @@ def spec(
 ) -> Row:
     """A row named after its factory, with so many float32 buffers and temporaries.
 
-    What is no field of `Row` is a hyperparameter; `static` arguments are none. A
-    variant says what it `changes`.
+    What is no field of `Row` is a hyperparameter; `static` arguments are none. Those of
+    a factory `around` another go to the inner one. A variant says what it `changes`.
     """
     fields = {name: options.pop(name) for name in list(options) if name in FIELDS}
     fields.setdefault("max_state_bytes", 4 * buffers + SCALARS)
@@ -146,13 +150,20 @@ def spec(
         fields.setdefault("max_temporary_bytes", 4 * temporaries + SCALARS)
     if suffix and not fields.get("changes"):
         raise ValueError("a row with a suffix needs `changes`")
+    make = functools.partial(factory, **(static or {}))
+    if around := fields.get("around"):
+        make = functools.partial(_wrap, make, around)
     return Row(
         name=f"{factory.__name__}-{suffix}" if suffix else factory.__name__,
-        make=functools.partial(factory, **(static or {})),
+        make=make,
         hyperparameters=options,
         factory=factory,
         **fields,
     )
+
+
+def _wrap(make: Callable[..., Any], around: Callable[..., Any], **values: Any) -> Any:
+    return make(around(**values))
 
 
 def families() -> list[str]:

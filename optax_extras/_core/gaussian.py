@@ -19,8 +19,9 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType
 
-from optax_extras._core import paths
+from optax_extras._core import paths, slices
 from optax_extras._core.opaque import barrier, opaque
+from optax_extras._core.placement import explicit_sharding
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 # Minimax fits: (log(1 + f) - f + f**2 / 2) / f**3 on [sqrt(1/2) - 1, sqrt(2) - 1] with
@@ -93,7 +94,7 @@ def gaussian_like(words: jax.Array, step: jax.Array, tree: Any, *, stream: str) 
     flat, treedef = jax.tree.flatten_with_path(tree)
     if not flat:
         return tree
-    high, low = paths.hash_paths(stream, [path for path, _ in flat])
+    high, low = slices.path_words(stream, [path for path, _ in flat], flat[0][1])
     step_words = _threefry2x32(words, np.uint32(0), step.astype(jnp.uint32))
     # Without the barrier XLA copies this chain into the loop of every leaf.
     leaf_words = barrier(jnp.stack(_threefry2x32(step_words, high, low), axis=1))
@@ -141,11 +142,7 @@ class _Kind(NamedTuple):
 
 
 def _kind(leaf: Any) -> _Kind:
-    sharding = jax.typeof(leaf).sharding
-    explicit = AxisType.Explicit in sharding.mesh.axis_types
-    return _Kind(
-        jnp.shape(leaf), jnp.iscomplexobj(leaf), sharding if explicit else None
-    )
+    return _Kind(jnp.shape(leaf), jnp.iscomplexobj(leaf), explicit_sharding(leaf))
 
 
 def _groups(tree: Any) -> dict[_Kind, list[int]]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from optax_extras._core.axes import names_of
 from optax_extras.typing import AxisName
@@ -142,3 +142,41 @@ def spec_of(leaf: Any) -> PartitionSpec:
     """The spec of an array that is sharded, or an empty one."""
     sharding = getattr(leaf, "sharding", None)
     return sharding.spec if isinstance(sharding, NamedSharding) else PartitionSpec()
+
+
+def explicit_sharding(leaf: Any) -> Any:
+    """The sharding of an array on an explicit mesh, where its type has it, or None."""
+    sharding = jax.typeof(leaf).sharding
+    return sharding if AxisType.Explicit in sharding.mesh.axis_types else None
+
+
+def placed_like(state: Any, params: Any, stacked: int) -> Any:
+    """A state whose arrays lie where the parameters are, as far as these tell.
+
+    An array has the sharding of the parameter with whose path its own path ends, if it
+    has its shape; else that of the axes that stack all parameters, if these agree.
+
+    Args:
+      state: of stacked parameters.
+      params: the parameters.
+      stacked: the number of axes in front that stack them.
+    """
+    shardings = {
+        path: (leaf.shape, leaf.sharding)
+        for path, leaf in jax.tree.leaves_with_path(params)
+        if not isinstance(leaf, jax.core.Tracer)
+        and isinstance(getattr(leaf, "sharding", None), NamedSharding)
+    }
+    of_stacks = {
+        NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[:stacked]))
+        for _, sharding in shardings.values()
+    }
+
+    def place(path: Any, x: Any) -> Any:
+        for start in range(len(path) + 1):
+            shape, sharding = shardings.get(path[start:], (None, None))
+            if shape == jnp.shape(x):
+                return jax.device_put(x, sharding)
+        return jax.device_put(x, *of_stacks) if len(of_stacks) == 1 else x
+
+    return jax.tree.map_with_path(place, state)

@@ -30,18 +30,18 @@ def _accumulate(
     nesterov: bool = False,
     bias_correction: bool = False,
     accumulator_dtype: DTypeLike | None = None,
-    start: Callable[[Any], Any] = lambda zeros: zeros,
+    start: Callable[[Any, Any], Any] = lambda zeros, params: zeros,
 ) -> optax.GradientTransformationExtraArgs:
     """Accumulates the trace m ← gain·g + decay·m; callers check the arguments.
 
-    `start` maps a trace of zeros to the initial trace.
+    `start` maps a trace of zeros, and the parameters, to the initial trace.
     """
 
     def init(params: optax.Params) -> TraceWithBiasCorrectionState:
         checks.check_inexact("params", params)
         return TraceWithBiasCorrectionState(
             count=jnp.zeros((), jnp.int32),
-            trace=start(leaves.zeros_like(params, accumulator_dtype)),
+            trace=start(leaves.zeros_like(params, accumulator_dtype), params),
             weight=jnp.zeros((), dtypes.statistic_dtype(params)),
         )
 
@@ -179,12 +179,12 @@ def trace_with_bias_correction(
         )
     words = gaussian.key_words(key) if random_start else None
 
-    def start(zeros: Any) -> Any:
+    def start(zeros: Any, params: Any) -> Any:
         if not random_start:
             return zeros
         noise = barrier(
             gaussian.gaussian_like(
-                jnp.asarray(words), jnp.int32(0), zeros, stream="initial_momentum"
+                jnp.asarray(words), jnp.int32(0), params, stream="initial_momentum"
             )
         )
         scale = jnp.asarray(initial_scale)

@@ -1,3 +1,11 @@
 """Transformations around any transformation."""
 
-__all__: list[str] = []
+from optax_extras.wrappers._bucketed import BucketedState, bucketed
+from optax_extras.wrappers._stacked import StackedState, stacked
+
+__all__ = [
+    "BucketedState",
+    "bucketed",
+    "StackedState",
+    "stacked",
+]

@@ -1,0 +1,326 @@
+"""Stacks of layers and experts, against lists of them."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+import optax_extras as ox
+from optax_extras.communication import collective_bytes
+
+from specs import spec
+
+# Those of optax's own transformations, which a wrapper does not repair.
+OF_OPTAX = {
+    "inject_float32_hyperparams_on_bfloat16": "optax widens these updates",
+    "gradients_of_another_dtype": "optax makes the buffers wider",
+}
+OF_ADAM = {
+    **OF_OPTAX,
+    "strict_dtype_promotion": "optax computes b ** count",
+    "zero_gradients_in_half_precision": "its eps is 0 in float16",
+}
+BY_SHAPE = {"tree_map_params_of_state": "stacks depend on the shapes of leaves"}
+NONE = {"none_gradient": "optax loses the buffer of a leaf without a gradient"}
+AXES = {"axes": {r"(?!s$).*": 0}}  # all but the 0-d leaf of the checks
+SPECS = [
+    spec(
+        ox.stacked,
+        static=AXES,
+        around=optax.adam,
+        learning_rate=0.1,
+        schedules=("learning_rate",),
+        supports={"descent"},
+        buffers=2,
+        expected_failures={**OF_ADAM, **NONE, **BY_SHAPE},
+    ),
+    spec(
+        ox.stacked,
+        "momentum",
+        static=AXES,
+        around=optax.sgd,
+        learning_rate=0.1,
+        momentum=0.9,
+        schedules=("learning_rate",),
+        supports={"descent"},
+        buffers=1,
+        changes={"state"},
+        expected_failures={**OF_OPTAX, **NONE, **BY_SHAPE},
+    ),
+    spec(
+        ox.stacked,
+        "noisy",
+        static=AXES,
+        around=ox.noisy_sgd,
+        learning_rate=0.1,
+        eta=0.01,
+        schedules=("learning_rate", "eta"),
+        supports={"descent", "random"},
+        changes={"draws", "sums"},
+        expected_failures=BY_SHAPE,
+    ),
+]
+
+RNG = np.random.default_rng(0)
+LAYERS, EXPERTS, STEPS = 3, 2, 3
+SHAPES = {"w": (LAYERS, 4, 5), "b": (LAYERS, 5), "e": (LAYERS, EXPERTS, 5, 3)}
+
+
+def random(shape):
+    return jnp.asarray(RNG.normal(size=shape), jnp.float32)
+
+
+PARAMS = {
+    "layers": {name: random(SHAPES[name]) for name in ("w", "b")},
+    "experts": random(SHAPES["e"]),
+    "head": random((5, 2)),
+}
+PATTERNS = {"layers/.*": 0, "experts": (0, 1)}
+
+
+def apart(tree):
+    """The tree with a list for each axis that stacks."""
+    return {
+        "layers": {name: list(x) for name, x in tree["layers"].items()},
+        "experts": [list(layer) for layer in tree["experts"]],
+        "head": tree["head"],
+    }
+
+
+def together(tree):
+    """The stacked tree again."""
+    return {
+        "layers": {name: jnp.stack(x) for name, x in tree["layers"].items()},
+        "experts": jnp.stack([jnp.stack(layer) for layer in tree["experts"]]),
+        "head": tree["head"],
+    }
+
+
+def train(tx, params, arrange=lambda tree: tree):
+    """Parameters after a few steps on gradients that differ from slice to slice."""
+    state, update = tx.init(params), jax.jit(tx.update)
+    for step in range(STEPS):
+        grads = jax.tree.map(lambda p: jnp.sin((step + 1) * p), params)  # noqa: B023
+        updates, state = update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    return arrange(params)
+
+
+def difference(one, other):
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return max(float(jnp.max(jnp.abs(x - y))) for x, y in pairs)
+
+
+BY_LEAF = {
+    "lamb": lambda: optax.lamb(0.1),
+    "lars": lambda: optax.lars(1.0, 0.01),
+    "adafactor": lambda: optax.adafactor(0.1, min_dim_size_to_factor=2),
+    "novograd": lambda: optax.novograd(0.1),
+    "fromage": lambda: optax.fromage(0.1),
+    "muon": lambda: optax.contrib.muon(0.1),
+    "adaptive_grad_clip": lambda: optax.adaptive_grad_clip(0.1),
+    "clip_by_block_rms": lambda: optax.clip_by_block_rms(0.1),
+    "scale_by_trust_ratio": optax.scale_by_trust_ratio,
+    "adasmooth": lambda: ox.adasmooth(0.1, scope="leaf"),
+}
+BY_ELEMENT = {
+    "adam": lambda: optax.adam(0.1),
+    "adamw": lambda: optax.adamw(0.1, weight_decay=0.1),
+    "momentum": lambda: ox.momentum_sgd(0.1),
+}
+
+
+@pytest.mark.parametrize("name", [*BY_LEAF, *BY_ELEMENT])
+def test_slices_are_leaves_of_their_own(name):
+    tx = {**BY_LEAF, **BY_ELEMENT}[name]()
+    found = train(ox.stacked(tx, PATTERNS), PARAMS)
+    expected = train(tx, apart(PARAMS), together)
+    assert difference(found, expected) < 1e-5
+    without = difference(train(tx, PARAMS), expected)
+    assert (without > 1e-5) == (name in BY_LEAF), without
+
+
+NOISY = {
+    "noisy_sgd": lambda: ox.noisy_sgd(0.1, 1.0, key=3),
+    "anti_pgd": lambda: ox.anti_pgd(0.1, 1.0, key=3),
+    "sgld": lambda: ox.sgld(0.1, temperature=0.1, key=3),
+    "random start": lambda: ox.trace_with_bias_correction(
+        0.9, initial_scale=1.0, key=3
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOISY)
+def test_slices_draw_as_the_leaves_of_a_list(name):
+    tx = NOISY[name]()
+    found = train(ox.stacked(tx, PATTERNS), PARAMS)
+    expected = train(tx, apart(PARAMS), together)
+    assert difference(found, expected) < 1e-6
+    slices = [*found["layers"]["b"], *PARAMS["layers"]["b"]]
+    for one, other in itertools.combinations(slices, 2):
+        assert difference(one, other) > 0.01
+
+
+def zeros_like_slices():
+    return {"w": jnp.zeros((LAYERS, 100))}, {"w": 0}
+
+
+def draws(tx, **extra):
+    params, axes = zeros_like_slices()
+    tx = ox.stacked(tx, axes)
+    return np.asarray(tx.update(params, tx.init(params), params, **extra)[0]["w"])
+
+
+def test_a_key_for_one_step_draws_differently_by_slice():
+    found = draws(ox.add_decayed_noise(1.0, key=0), key=jax.random.key(5))
+    assert len(np.unique(found)) == found.size
+    other = draws(ox.add_decayed_noise(1.0, key=0))
+    assert not np.isin(found, other).any()
+
+
+def test_typed_keys_of_others_differ_by_slice():
+    found = draws(optax.add_noise(1.0, 0.0, jax.random.key(0)))
+    assert len(np.unique(found)) == found.size
+
+
+def test_a_compiled_inner_draws_by_the_paths_of_each_call():
+    inner = ox.add_decayed_noise(1.0, key=0)
+    inner = optax.GradientTransformationExtraArgs(inner.init, jax.jit(inner.update))
+    for shape in ((3, 4), (5, 4), (3, 4)):
+        params = {"a": jnp.zeros(shape), "b": jnp.zeros(shape)}
+        for axes in ({".": 0}, {"a": 0, "b": 0}):
+            tx = ox.stacked(inner, axes)
+            found, _ = tx.update(params, tx.init(params))
+            lists = {name: list(x) for name, x in params.items()}
+            expected, _ = inner.update(lists, inner.init(lists))
+            for name in params:
+                np.testing.assert_array_equal(found[name], jnp.stack(expected[name]))
+
+
+def test_stacks_in_stacks_draw_differently():
+    params = jnp.zeros((3, 2, 4))
+    tx = ox.stacked(ox.add_decayed_noise(1.0, key=0), {"": 0})
+    tx = ox.stacked(tx, {"": 0})
+    found, _ = jax.jit(tx.update)(params, tx.init(params))
+    assert len(np.unique(found)) == found.size
+
+
+def test_any_axis_may_stack():
+    moved = {"w": jnp.moveaxis(PARAMS["layers"]["w"], 0, 1)}
+    found = train(ox.stacked(optax.lamb(0.1), {"w": 1}), moved)
+    again = train(ox.stacked(optax.lamb(0.1), {"w": -2}), moved)
+    expected = train(optax.lamb(0.1), {"w": list(PARAMS["layers"]["w"])})["w"]
+    for tree in (found, again):
+        assert difference(jnp.moveaxis(tree["w"], 1, 0), jnp.stack(expected)) < 1e-5
+
+
+def test_stacks_of_several_lengths_under_one_pattern():
+    params = {"long": random((5, 4)), "short": random((2, 4))}
+    found = train(ox.stacked(optax.lamb(0.1), {".*": 0}), params)
+    expected = train(optax.lamb(0.1), {k: list(v) for k, v in params.items()})
+    assert difference(found, {k: jnp.stack(v) for k, v in expected.items()}) < 1e-5
+
+
+def test_what_reduces_over_the_tree_belongs_outside():
+    grads = {"layers": jnp.ones((4, 9))}
+    clip = optax.clip_by_global_norm(1.0)
+    inside = ox.stacked(clip, {"layers": 0})
+    outside = optax.chain(clip, ox.stacked(optax.identity(), {"layers": 0}))
+    norms = [
+        optax.tree.norm(tx.update(grads, tx.init(grads), grads)[0])
+        for tx in (inside, outside)
+    ]
+    np.testing.assert_allclose(norms, [2, 1], rtol=1e-6)
+
+
+def test_extra_arguments_and_injected_rates_are_passed_on():
+    tx = optax.inject_hyperparams(
+        lambda learning_rate: ox.stacked(optax.sgd(learning_rate), PATTERNS)
+    )(learning_rate=0.1)
+    assert difference(train(tx, PARAMS), train(optax.sgd(0.1), PARAMS)) < 1e-6
+    scale = optax.GradientTransformationExtraArgs(
+        lambda params: (),
+        lambda g, state, params=None, *, value: (
+            jax.tree.map(lambda x: value * x, g),
+            state,
+        ),
+    )
+    tx = ox.stacked(scale, PATTERNS)
+    updates, _ = tx.update(PARAMS, tx.init(PARAMS), value=jnp.float32(2))
+    assert difference(updates, jax.tree.map(lambda x: 2 * x, PARAMS)) == 0
+
+
+MESHES = {
+    "stacked axis": {"w": P("x", None, "y"), "b": P("x")},
+    "other axes": {"w": P(None, "x", "y"), "b": P(None, "y")},
+}
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("place", MESHES)
+@pytest.mark.parametrize("name", ["adam", "lamb", "noisy_sgd"])
+def test_sharded_stacks_stay_where_they_are(kind, place, name):
+    tx = {"lamb": BY_LEAF["lamb"], "adam": BY_ELEMENT["adam"], **NOISY}[name]()
+    mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(kind,) * 2)
+    whole = {"w": random((4, 8, 6)), "b": random((4, 6))}
+    lists = {k: list(v) for k, v in whole.items()}
+    with jax.set_mesh(mesh):
+        params = {
+            k: jax.device_put(x, NamedSharding(mesh, MESHES[place][k]))
+            for k, x in whole.items()
+        }
+
+        def compiled(tx, params):
+            state = tx.init(params)
+            step = jax.jit(tx.update).lower(params, state, params).compile()
+            return state, step(params, state, params), collective_bytes(step)
+
+        state, (updates, after), moved = compiled(ox.stacked(tx, {".*": 0}), params)
+        # As many as without, with scalars: none where slices are whole.
+        if name != "lamb" or place == "stacked axis":
+            most = 0 if name != "lamb" else 1024
+            assert sum(one.operand_bytes for one in moved) <= most, moved
+    for tree, own in ((updates, params), (after, state)):
+        for x, like in zip(jax.tree.leaves(tree), jax.tree.leaves(own), strict=True):
+            if like.ndim > 1:
+                assert x.sharding.is_equivalent_to(like.sharding, x.ndim)
+    for path, leaf in jax.tree.leaves_with_path(state):
+        name_of = getattr(path[-1], "key", None)
+        if name_of in params:
+            own = params[name_of].sharding
+            assert leaf.sharding.is_equivalent_to(own, leaf.ndim)
+    expected, _ = tx.update(lists, tx.init(lists), lists)
+    expected = {k: jnp.stack(v) for k, v in expected.items()}
+    assert difference(jax.device_get(updates), expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("axes", "error", "message"),
+    [
+        ({"layer/.*": 0}, ValueError, "'layer/.*' chooses none: the paths are 'exp"),
+        ({"head": 2}, ValueError, r"got \(2,\) for 'head' of shape \(5, 2\)"),
+        ({"head": (0, 0)}, ValueError, r"`axes` of 'head' must differ, got \(0, 0\)"),
+        ({"head": (0, -2)}, ValueError, r"`axes` of 'head' must differ, got \(0, -2\)"),
+        ({"head": 0.5}, TypeError, "`axes` of 'head' must be an int or several, got 0"),
+        ({"head": True}, TypeError, "must be an int or several, got True"),
+        ({"head": ()}, TypeError, r"must be an int or several, got \(\)"),
+        ({"(": 0}, ValueError, "must be regular expressions"),
+        ([("head", 0)], TypeError, "`axes` must map patterns to axes, got"),
+    ],
+)
+def test_bad_axes(axes, error, message):
+    with pytest.raises(error, match=message):
+        ox.stacked(optax.sgd(0.1), axes).init(PARAMS)
+
+
+def test_other_stacks_than_those_of_init_are_refused():
+    tx = ox.stacked(optax.sgd(0.1, 0.9), {".*": 0})
+    state = tx.init({"a": jnp.ones((2, 3)), "b": jnp.ones((2, 3))})
+    with pytest.raises(
+        ValueError, match=r"form the stacks .* got 2 where the state ha"
+    ):
+        tx.update({"a": jnp.ones((2, 3)), "b": jnp.ones((4, 3))}, state)
