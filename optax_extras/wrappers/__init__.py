@@ -1,3 +1,18 @@
 """Transformations around any transformation."""
 
-__all__: list[str] = []
+from optax_extras.wrappers._layerwise import layerwise_decay
+from optax_extras.wrappers._rule import Rule
+from optax_extras.wrappers._rule_table import LeafRule, RuleTable, describe_rules
+from optax_extras.wrappers._rule_trees import resolve_rules
+from optax_extras.wrappers._rules import WithRulesState, with_rules
+
+__all__ = [
+    "Rule",
+    "WithRulesState",
+    "with_rules",
+    "layerwise_decay",
+    "resolve_rules",
+    "LeafRule",
+    "RuleTable",
+    "describe_rules",
+]
