@@ -42,7 +42,7 @@ def layerwise_decay(
     of such a stack, make the multipliers outside of it with `resolve_rules`.
 
     *Differences from the sources*: none in the multipliers of layers. Embeddings, which
-    are one layer below the first in ELECTRA, get a rule of their own, with ``decay**L``.
+    ELECTRA puts one layer below the first, get their own rule, with ``decay**L``.
 
     Args:
       pattern: a regular expression for whole paths, with one group, which matches the
