@@ -10,6 +10,7 @@ import optax
 
 from optax_extras._core import checks, dtypes, leaves, scalars
 from optax_extras.typing import ScalarOrSchedule
+from optax_extras.wrappers._missing import update_without_missing
 from optax_extras.wrappers._rule import Rule, Rules
 from optax_extras.wrappers._rule_matching import RuleSet
 from optax_extras.wrappers._rule_numbers import Moment, updated_leaf
@@ -160,14 +161,10 @@ def with_rules(
             chosen = rules_of_tree(rules, updates)
         else:
             chosen = own_rules(updates, params)
-        directions, inner_state = inner.update(
-            updates, state.inner_state, params, **extra_args
+        directions, inner_state = update_without_missing(
+            inner, updates, state.inner_state, params, **extra_args
         )
-        treedef: Any
-        gradients, treedef = jax.tree.flatten(updates, is_leaf=leaves.is_none)
-        if any(g is None for g in gradients):
-            # Some transformations drop the state of a leaf that has no gradient.
-            inner_state = leaves.fill(inner_state, state.inner_state)
+        treedef: Any = jax.tree.structure(updates, is_leaf=leaves.is_none)
         count, dtype = state.count, dtypes.statistic_dtype(updates)
         at = Moment(count, scalars.evaluate(rate, count, dtype), decay, dtype)
         columns = (

@@ -1,6 +1,7 @@
 """Learning rates, weight decay and freezing by rules."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -26,6 +27,9 @@ def around_noise(learning_rate, weight_decay, key):
     return ox.with_rules(noise, learning_rate, {}, weight_decay=weight_decay)
 
 
+ANOTHER_DTYPE = {
+    "gradients_of_another_dtype": "the buffers of optax take the gradients' dtype"
+}
 SPECS = [
     spec(
         ox.with_rules,
@@ -34,6 +38,11 @@ SPECS = [
         buffers=2,
         schedules=("learning_rate", "weight_decay"),
         supports={"complex", "descent"},
+        expected_failures={
+            **ANOTHER_DTYPE,
+            "strict_dtype_promotion": "optax.scale_by_adam raises a float to an int32",
+            "zero_gradients_in_half_precision": "eps of optax.scale_by_adam is 0 there",
+        },
     ),
     spec(
         ox.with_rules,
@@ -44,6 +53,7 @@ SPECS = [
         schedules=("learning_rate", "weight_decay"),
         supports={"complex", "complex_as_real", "descent"},
         changes={"formula", "state"},
+        expected_failures=ANOTHER_DTYPE,
     ),
     dataclasses.replace(
         spec(
@@ -88,17 +98,24 @@ def by_path(tree):
     return {path_of(path): np.asarray(x) for path, x in jax.tree.leaves_with_path(tree)}
 
 
-def train(tx, steps, params=PARAMS, state=None, start=0, **extra):
-    """Parameters and state after some steps on the same gradients."""
-    state = tx.init(params) if state is None else state
+def compiled(tx):
+    """A step."""
 
     @jax.jit
     def step(params, state, grads):
-        updates, state = tx.update(grads, state, params, **extra)
+        updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
+    return step
+
+
+def train(tx, steps, params=PARAMS, state=None, start=0, step=None):
+    """Parameters and state after some steps on the gradients of these steps."""
+    state = tx.init(params) if state is None else state
+    step = compiled(tx) if step is None else step
     for t in range(start, start + steps):
-        params, state = step(params, state, random_tree(100 + t))
+        grads = random_tree(100 + t)
+        params, state = step(params, state, {name: grads[name] for name in params})
     return params, state
 
 
@@ -219,11 +236,21 @@ def partitioned(inner, rate, expected):
     return optax.partition({str(numbers): group(numbers) for numbers in groups}, labels)
 
 
+@functools.cache
+def trained(name):
+    """The parameters after 6 and after 20 steps with a set of rules."""
+    rules, rate, decay, _ = RULE_SETS[name]
+    tx = ox.with_rules(optax.scale_by_adam(), rate, rules, weight_decay=decay)
+    step = compiled(tx)
+    early, state = train(tx, 6, step=step)
+    late, _ = train(tx, 14, early, state, 6, step=step)
+    return early, late
+
+
 @pytest.mark.parametrize("name", RULE_SETS)
 def test_equal_to_partition(name):
-    rules, rate, decay, expected = RULE_SETS[name]
-    tx = ox.with_rules(optax.scale_by_adam(), rate, rules, weight_decay=decay)
-    actual, _ = train(tx, 6)
+    _, rate, _, expected = RULE_SETS[name]
+    actual, _ = trained(name)
     wanted, _ = train(partitioned(optax.scale_by_adam, rate, expected), 6)
     same(actual, wanted, 1e-6, 1e-6)
     moved = [
@@ -244,16 +271,15 @@ def test_bit_for_bit_equal_to_partition_where_the_arithmetic_is_the_same():
 @pytest.mark.parametrize("name", RULE_SETS)
 def test_oracle(name):
     """Adam in float64, leaf by leaf."""
-    rules, rate, decay, expected = RULE_SETS[name]
-    tx = ox.with_rules(optax.scale_by_adam(0.9, 0.99), rate, rules, weight_decay=decay)
-    actual, _ = train(tx, 20)
+    _, rate, _, expected = RULE_SETS[name]
+    _, actual = trained(name)
     for path, start in by_path(PARAMS).items():
         theta, numbers = start.astype(np.float64), numbers_of(expected, path)
         m, v = np.zeros_like(theta), np.zeros_like(theta)
         for t in range(20 if numbers is not FROZEN else 0):
             g = by_path(random_tree(100 + t))[path].astype(np.float64)
-            m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
-            hat = m / (1 - 0.9 ** (t + 1)), v / (1 - 0.99 ** (t + 1))
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            hat = m / (1 - 0.9 ** (t + 1)), v / (1 - 0.999 ** (t + 1))
             direction = hat[0] / (np.sqrt(hat[1]) + 1e-8)
             multiplier, weight = (float(at(number, t)) for number in numbers)
             theta -= float(at(rate, t)) * multiplier * (direction + weight * theta)
@@ -265,20 +291,20 @@ def test_oracle(name):
 @pytest.mark.parametrize("until", [3, np.int64(3), jnp.int32(3), np.array([[3]])])
 def test_frozen_until_a_step(until):
     """Bit for bit; then the moments of all earlier gradients count."""
-    rules = {"layers/.*/w": Rule(frozen_until=until)}
+    params = {"embed": PARAMS["embed"], "head": PARAMS["head"]}
+    rules = {"head/w": Rule(frozen_until=until)}
     tx = ox.with_rules(optax.scale_by_adam(), 0.1, rules, weight_decay=0.1)
     free = ox.with_rules(optax.scale_by_adam(), 0.1, {}, weight_decay=0.1)
-    before, state = train(tx, 3)
-    for path in ALL:
-        frozen = path.startswith("layers") and path.endswith("w")
-        still = np.array_equal(by_path(before)[path], by_path(PARAMS)[path])
-        assert still == frozen, path
-    _, free_state = train(free, 3)
+    step = compiled(tx)
+    before, state = train(tx, 3, params, step=step)
+    for path, x in by_path(before).items():
+        assert np.array_equal(x, by_path(params)[path]) == (path == "head/w"), path
+    _, free_state = train(free, 3, params)
     same(state, free_state)
-    grads = random_tree(200)
-    updates, _ = tx.update(grads, state, before)
-    expected, _ = free.update(grads, free_state, before)
-    same(updates, expected)
+    grads = {name: random_tree(200)[name] for name in params}
+    after, _ = step(before, state, grads)
+    updates, _ = free.update(grads, free_state, before)
+    same(after, optax.apply_updates(before, updates), 1e-6, 1e-7)
 
 
 def test_nothing_changes_a_frozen_parameter():
@@ -400,13 +426,12 @@ def test_shardings_are_kept(kind):
             for name, x in params.items()
         }
         state = tx.init(sharded)
-        for update in (tx.update, jax.jit(tx.update)):
-            updates, after = update(sharded, state, sharded)
-            for name, x in updates.items():
-                assert x.sharding.is_equivalent_to(sharded[name].sharding, x.ndim), name
-                moment = after.inner_state.mu[name]
-                assert moment.sharding.is_equivalent_to(sharded[name].sharding, x.ndim)
-            same(updates, expected, 1e-6)
+        updates, after = jax.jit(tx.update)(sharded, state, sharded)
+        for name, x in updates.items():
+            assert x.sharding.is_equivalent_to(sharded[name].sharding, x.ndim), name
+            moment = after.inner_state.mu[name]
+            assert moment.sharding.is_equivalent_to(sharded[name].sharding, x.ndim)
+        same(updates, expected, 1e-6)
         tree = ox.resolve_rules(rules, sharded, weight_decay=0.1)
         updates, _ = jax.jit(tx.update)(sharded, state, sharded, rules=tree)
         same(updates, expected, 1e-6)
@@ -600,3 +625,24 @@ def test_arrays_that_do_not_broadcast(shape):
         tx = ox.with_rules(optax.identity(), 1.0, {"a": rule})
         with pytest.raises(ValueError, match=r"'a' must broadcast to .* \(2,\) at 'a'"):
             tx.init({"a": jnp.ones(2)})
+
+
+@pytest.mark.parametrize(
+    "inner", [optax.scale_by_adam(), optax.trace(0.9), optax.identity()]
+)
+def test_a_gradient_that_is_none(inner):
+    """Its update is None, its buffers stay, and others are as ever."""
+    params = {"a": jnp.ones(2), "b": jnp.ones(2), "c": None}
+    grads = {"a": jnp.ones(2), "b": jnp.full(2, 3.0), "c": None}
+    tx = ox.with_rules(inner, 0.1, {"b": Rule(2.0)}, weight_decay=0.1)
+    _, state = tx.update(grads, tx.init(params), params)
+    updates, after = tx.update({**grads, "b": None}, state, params)
+    whole, expected = tx.update(grads, state, params)
+    assert updates["b"] is None
+    np.testing.assert_array_equal(updates["a"], whole["a"])
+    assert jax.tree.structure(after) == jax.tree.structure(expected)
+    for path, new in by_path(after).items():
+        of_b = path.endswith("/b")
+        np.testing.assert_array_equal(
+            new, by_path(state if of_b else expected)[path], err_msg=path
+        )
