@@ -93,6 +93,8 @@ def test_a_table_fits_the_terminal(invoke, monkeypatch, width):
     for word in ("embed", "(1000000,1000000)", "layers/0/bias", "default", "forever"):
         assert word in shown
     assert "…" not in out
+    # A path is broken after a slash.
+    assert ("\n and_more " in out) == (width == 120)
 
 
 def test_json(invoke):

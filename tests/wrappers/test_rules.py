@@ -402,9 +402,7 @@ def test_rounded_once():
     )
     assert updates.dtype == jnp.bfloat16
     error = np.abs(np.asarray(updates, np.float32) - expected)
-    assert (error <= np.abs(expected) * 2**-8).all()
-    twice = (wide[0] + 0.01 * wide[1]).astype(jnp.bfloat16).astype(np.float32) * 0.07
-    assert (np.abs(twice - np.abs(expected)) > 0).any()
+    assert (error <= np.abs(expected) * 2**-8).all()  # twice that, if rounded twice
 
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
