@@ -39,8 +39,9 @@ def load(
     if name in bundled:
         return bundled[name], arguments
     if ":" not in name:
+        others = f" or one of {', '.join(bundled)}" if bundled else ""
         raise ValueError(
-            f"{called} must be MODULE:ATTRIBUTE or one of {', '.join(bundled)}; got"
+            f"{called} must be MODULE:ATTRIBUTE{others}; got"
             f" {name!r}{nearest(name, bundled)}"
         )
     return load_attribute(name), arguments

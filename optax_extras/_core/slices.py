@@ -156,7 +156,7 @@ def _position(level: int) -> Callable[[Any], jax.Array]:
 def _column(table: jax.Array, index: jax.Array) -> jax.Array:
     """The entries of a table of uint32 at an index along its last axis."""
     if explicit_sharding(index) is None:
-        return lax.dynamic_index_in_dim(table, index, table.ndim - 1, keepdims=False)
+        return jnp.take(table, index, axis=-1)
     # JAX cannot gather where slices are sharded over an explicit axis.
     chosen = jnp.arange(table.shape[-1], dtype=jnp.int32) == index
     chosen = jnp.expand_dims(chosen, range(table.ndim - 1))

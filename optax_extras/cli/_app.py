@@ -12,7 +12,7 @@ from rich.progress import Progress, TextColumn
 from rich.text import Text
 
 from optax_extras._core.interrupts import interrupts_between_calls
-from optax_extras.cli import _catalogue, _check, _compare, _range, _report
+from optax_extras.cli import _catalogue, _check, _compare, _range, _report, _rules
 from optax_extras.cli._methods import GIVEN_TO_METHODS, METHODS
 from optax_extras.cli._optimizers import OPTIMIZERS, blamed_on, check_step, load_factory
 from optax_extras.cli._options import (
@@ -325,6 +325,43 @@ def check(
         raise typer.Abort
     if _check.is_broken(results):
         raise typer.Exit(1)
+
+
+@app.command("rules")
+def show_rules(
+    params: Annotated[
+        str,
+        typer.Argument(
+            metavar="PARAMS",
+            help="A tree of arrays or of jax.ShapeDtypeStruct at MODULE:ATTRIBUTE, or a"
+            " function that returns one, which is traced and not run; perhaps with"
+            " arguments, as in 'mine:init(layers=12)'.",
+        ),
+    ],
+    rules: Annotated[
+        str,
+        typer.Argument(
+            metavar="RULES",
+            help="Rules, or a transformation that with_rules returns, at"
+            " MODULE:ATTRIBUTE, or a function that returns one of the two.",
+        ),
+    ],
+    require_all: Annotated[
+        bool,
+        typer.Option(
+            "--require-all", help="Fail if there is a leaf that no pattern matches."
+        ),
+    ] = False,
+    json: JSON = False,
+) -> None:
+    """Show which rule of with_rules is for which parameter."""
+    with only_results_on_stdout():
+        table = _rules.table_of(params, rules, require_all)
+    if json:
+        print(_rules.to_json(table))
+    else:
+        console = Console()
+        console.print(*_rules.render(table, console.width))
 
 
 @app.command("list")

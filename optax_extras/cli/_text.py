@@ -63,9 +63,9 @@ def _width(table: Table) -> int:
 
 
 def _folded(name: str, width: int) -> str:
-    """Lines of at most a third of the width, broken before an argument if possible."""
+    """Lines of a third of the width, broken before an argument or after a slash."""
     limit = max(width // 3, 18)
-    parts = re.findall(r"[^:(,]+[:(,]* *|[:(,]+ *", name)
+    parts = re.findall(r"[^:(,/]+[:(,/]* *|[:(,/]+ *", name)
     lines = [""]
     for part in itertools.chain(*(textwrap.wrap(p, width // 2) for p in parts)):
         if lines[-1] and len(lines[-1]) + len(part) > limit:

@@ -1,11 +1,24 @@
 """Transformations around any transformation."""
 
 from optax_extras.wrappers._bucketed import BucketedState, bucketed
+from optax_extras.wrappers._layerwise import layerwise_decay
+from optax_extras.wrappers._rule import Rule
+from optax_extras.wrappers._rule_table import LeafRule, RuleTable, describe_rules
+from optax_extras.wrappers._rule_trees import resolve_rules
+from optax_extras.wrappers._rules import WithRulesState, with_rules
 from optax_extras.wrappers._stacked import StackedState, stacked
 
 __all__ = [
-    "BucketedState",
-    "bucketed",
     "StackedState",
     "stacked",
+    "BucketedState",
+    "bucketed",
+    "Rule",
+    "WithRulesState",
+    "with_rules",
+    "layerwise_decay",
+    "resolve_rules",
+    "LeafRule",
+    "RuleTable",
+    "describe_rules",
 ]

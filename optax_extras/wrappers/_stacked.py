@@ -13,6 +13,7 @@ import optax
 
 from optax_extras._core import checks
 from optax_extras._core.leaves import is_none
+from optax_extras._core.missing import update_without_missing
 from optax_extras._core.patterns import compile_patterns, first_matches, path_text
 from optax_extras._core.placement import explicit_sharding, placed_like
 from optax_extras._core.slices import Slices, with_own_keys
@@ -120,9 +121,10 @@ def stacked(
             )
 
         def update_slice(part: Any, state: Any, params: Any) -> Any:
-            return inner.update(part, state, params, **extra_args)
+            return update_without_missing(inner, part, state, params, **extra_args)
 
-        rest, inner_state = inner.update(
+        rest, inner_state = update_without_missing(
+            inner,
             tree.without(stacks),
             state.inner_state,
             None if where is None else where.without(stacks),
