@@ -1,3 +1,5 @@
 """Transformations around any transformation."""
 
-__all__: list[str] = []
+from optax_extras.wrappers._skip_spikes import SkipSpikesState, skip_spikes
+
+__all__ = ["SkipSpikesState", "skip_spikes"]
