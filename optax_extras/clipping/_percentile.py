@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from optax_extras._core import checks, dtypes, history, norms, scalars
@@ -118,25 +119,43 @@ def clip_by_percentile(
             ),
         )
         values = history.ordered(new_state.history, new_state.filled)
-        largest = _percentile(
-            values, new_state.filled, scalars.scalar(percentile, dtype)
-        )
+        largest = _percentile(values, new_state.filled, percentile)
         return clipped(updates, norm, largest), new_state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _percentile(
-    values: jax.Array, filled: jax.Array, percentile: jax.Array
-) -> jax.Array:
+def _percentile(values: jax.Array, filled: jax.Array, percentile: Any) -> jax.Array:
     """A percentile of the first of some ascending values, at least one of them."""
     last = jnp.maximum(filled - 1, 0)
-    # Divided by 100 at the end: in single precision, p/100 is not exact, p·n often is.
-    product = percentile * last.astype(values.dtype)
-    place = jnp.floor(product / 100)
-    share = jnp.clip((product - 100 * place) / 100, 0, 1)
-    index = jnp.clip(place.astype(jnp.int32), 0, last)
+    whole, share = _place(percentile, last.astype(values.dtype))
+    index = jnp.clip(whole.astype(jnp.int32), 0, last)
     low, high = values[index], values[jnp.minimum(index + 1, last)]
     # From the nearer of the two, so that a share of 1 gives the higher one exactly.
     step = high - low
     return jnp.where(share < 0.5, low + share * step, high - (1 - share) * step)
+
+
+def _place(percentile: Any, last: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The whole part of p·last / 100, and the rest, both to the last digit.
+
+    In single precision, the rest of the rounded product would have few digits. The
+    product of a part of p and `last` is exact while `last` is below 2¹³.
+    """
+    p = scalars.scalar(percentile, last.dtype)
+    coarse = jnp.floor(p * 2**4) / 2**4
+    middle = jnp.floor((p - coarse) * 2**15) / 2**15
+    fine = p - coarse - middle
+    if isinstance(percentile, float):  # what its rounding took away
+        fine = fine + (percentile - float(np.asarray(percentile, last.dtype)))
+    whole, rest = _divided(coarse * last)
+    for part in (middle, fine):
+        carry, rest = _divided(rest + part * last)
+        whole = whole + carry
+    return whole, rest / 100
+
+
+def _divided(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """How often 100 is in a number, and what is left."""
+    whole = jnp.floor(x / 100)
+    return whole, x - 100 * whole
