@@ -19,6 +19,7 @@ SPECS = [
         ox.clip_by_percentile,
         percentile=10.0,
         static={"window": 16},
+        temporaries=1,
         supports={"complex", "complex_as_real"},
     )
 ]

@@ -17,6 +17,7 @@ SPECS = [
         threshold=2.5,
         decay=0.97,
         static={"warmup": 1},
+        temporaries=1,
         supports={"complex", "complex_as_real"},
     )
 ]
