@@ -22,7 +22,7 @@ _GAUSSIAN = 1.4826
 class SkipSpikesState(NamedTuple):
     """State of `skip_spikes`."""
 
-    count: jax.Array  # type: ignore[assignment]  # steps so far; int32[]
+    # No count of its own: `optax.tree.get` and `set` are to find the optimizer's.
     skipped: jax.Array  # steps that were left out; int32[]
     consecutive: jax.Array  # steps left out since the last that was taken; int32[]
     spikes: jax.Array  # those of them that were finite; int32[]
@@ -150,7 +150,6 @@ def skip_spikes(
             return jnp.zeros((), dtype)
 
         return SkipSpikesState(
-            count=zero(jnp.int32),
             skipped=zero(jnp.int32),
             consecutive=zero(jnp.int32),
             spikes=zero(jnp.int32),
@@ -197,7 +196,6 @@ def skip_spikes(
         return (
             leaves.chosen(taken, inner_updates, leaves.no_update(inner_updates)),
             SkipSpikesState(
-                count=optax.safe_increment(state.count),
                 skipped=counted(~taken, state.skipped),
                 consecutive=jnp.where(
                     taken, 0, optax.safe_increment(state.consecutive)

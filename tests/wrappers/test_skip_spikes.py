@@ -28,14 +28,33 @@ INNER = {
     ),
 }
 SUPPORTS = {"complex", "descent"}
+OF_OPTAX = {
+    "none_gradient": "optax.adam and optax.sgd take no None beside a parameter",
+    "gradients_of_another_dtype": "the moments of optax take the gradients' dtype",
+}
 SPECS = [
     spec(
         ox.skip_spikes,
+        threshold=6.0,
+        static={"inner": ox.momentum_sgd(0.1, 0.9)},
+        buffers=1,
+        temporaries=2,
+        supports={*SUPPORTS, "complex_as_real"},
+    ),
+    spec(
+        ox.skip_spikes,
+        "adam",
         threshold=6.0,
         static={"inner": INNER["adam"]},
         buffers=2,
         temporaries=2,
         supports=SUPPORTS,
+        changes={"formula", "state"},
+        expected_failures={
+            **OF_OPTAX,
+            "strict_dtype_promotion": "optax.adam raises a float to its count",
+            "zero_gradients_in_half_precision": "the eps of optax.adam is 0 in float16",
+        },
     ),
     spec(
         ox.skip_spikes,
@@ -46,6 +65,7 @@ SPECS = [
         temporaries=2,
         supports={*SUPPORTS, "complex_as_real"},
         changes={"formula", "state"},
+        expected_failures=OF_OPTAX,
     ),
     spec(
         ox.skip_spikes,
@@ -136,7 +156,6 @@ def test_one_step_is_lost_wherever_it_comes_and_nothing_else_changes(name, kind)
         lambda x: x[first:], (bad[kind], absent)
     )
     np.testing.assert_array_equal(state.skipped, 1)
-    np.testing.assert_array_equal(state.count, STEPS)
     np.testing.assert_array_equal(other.skipped, 0)
     assert words(params) == words(other_params)
     assert words(state.inner_state) == words(other.inner_state)
