@@ -39,7 +39,7 @@ class Rolling(NamedTuple):
 def rolling_rule(
     inner: Optimizer, size: int = 128, *, multiplies: bool, ddof: int
 ) -> Optimizer:
-    """Skips a step above the mean plus six deviations of the last steps, whatever they.
+    """Skips what is above the mean of all last steps plus six of their deviations.
 
     Args:
       inner: the optimizer.

@@ -55,8 +55,7 @@ def clip_by_percentile(
     Args:
       percentile: p in [0, 100]; a number or a 0-d array.
       window: number of norms that are kept, 4 bytes each. They are sorted in every
-        step, which for 1024 takes about 0.1 ms on one CPU core, less than the step of a
-        network of a hundred thousand parameters.
+        step, which takes 0.15 ms for 1024 of them on one CPU core.
 
     Returns:
       A gradient transformation, a stage for `optax.chain` in front of an optimizer.

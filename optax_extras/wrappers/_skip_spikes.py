@@ -73,12 +73,13 @@ def skip_spikes(
     within it, the spike is not seen. Take a shorter one there. The squares of elements
     above 1.8e19 overflow, and such a gradient counts as not finite.
 
-    *Beside others*: `optax.apply_if_finite` leaves out what is not finite, but no
-    spikes; it tests the updates of its inner transformation, and takes them after too
-    many in a row. With `optax.MultiSteps`, wrap it:
+    *Beside others*: `optax.apply_if_finite` leaves out gradients that are not finite,
+    but no spikes, takes them after too many in a row, and may wait for ever at a
+    collective in its inner transformation where workers differ. Both judge the
+    gradients, not what the optimizer makes of them. With `optax.MultiSteps`, wrap it:
     ``skip_spikes(optax.MultiSteps(...).gradient_transformation())`` leaves out
     single mini-batches, and another takes the place of each. Inside of it, a NaN would
-    stay in the accumulated gradient.
+    stay in the accumulated gradient, and no step would be taken any more.
 
     Inside `jax.shard_map`, gradients that vary over an axis are taken for shards, and
     their squares are summed over it. Pass ``axis_name`` where they are instead each
@@ -88,8 +89,10 @@ def skip_spikes(
     every step, so collectives in it are safe. With ``check_vma=False``, JAX does not
     tell what varies: name all axes of the mesh.
 
-    *Differences from the sources*: the rolling rules of OLMo-core, MaxText and Levanter
-    use the mean and the standard deviation of all steps, spikes and NaN among them.
+    *Differences from the sources*: the rules of OLMo-core, MaxText and Levanter take
+    the mean and the standard deviation of the last losses and norms, those of bad steps
+    too. In MaxText, one NaN makes the steps of a whole window be left out; in Levanter,
+    it is multiplied by 0 and added. A spike hides the next.
 
     Args:
       inner: the optimizer.
@@ -131,11 +134,14 @@ def skip_spikes(
       True
 
     References:
-      OLMo-core 2024, "A skip step version of an optimizer", pull request 43
+      OLMo-core 2024, "Add Lion optimizer and a skip step version of it", pull request
+      43 of allenai/OLMo-core
 
-      MaxText 2026, "skip_step_on_spikes", optimizers.py
+      Levanter 2025, "Preserve inner optimizer state on skip", pull request 973 of
+      marin-community/levanter
 
-      Levanter 2025, "Preserve inner optimizer state on skip", pull request 973
+      MaxText 2026, "Support option to skip the optimizer for training step", pull
+      request 3490 of AI-Hypercomputer/maxtext
     """
     inner = optax.with_extra_args_support(inner)
     size = history.length("window", window)
