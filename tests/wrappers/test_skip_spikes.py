@@ -146,7 +146,10 @@ def every_step(name):
     return bad, run(jnp.ones(STEPS), never, steps)
 
 
-@pytest.mark.parametrize("name", INNER)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("sgd", "noisy_sgd")]
+
+
+@pytest.mark.parametrize("name", ["adam", "add_noise", *SLOW])
 @pytest.mark.parametrize("kind", BAD)
 def test_one_step_is_lost_wherever_it_comes_and_nothing_else_changes(name, kind):
     """Before the warm-up is over, nobody can know what is a spike; NaN always."""
@@ -347,9 +350,9 @@ def test_multi_steps_inside_loses_one_part():
 def test_the_docstring_tells_what_multi_steps_outside_does():
     tx = optax.MultiSteps(ox.skip_spikes(optax.sgd(1.0)), 2)
     params = jnp.zeros(1)
-    state = tx.init(params)
+    state, update = tx.init(params), jax.jit(tx.update)
     for g in (1.0, np.nan, 3.0, 5.0, 1.0, 1.0):
-        updates, state = tx.update(jnp.full(1, g), state, params)
+        updates, state = update(jnp.full(1, g), state, params)
         params = optax.apply_updates(params, updates)
     assert state.inner_opt_state.skipped == 3
 
