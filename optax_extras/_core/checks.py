@@ -112,6 +112,16 @@ def positive_integer(name: str, value: Any) -> Any:
     return checked if isinstance(checked, jax.Array) else int(value)
 
 
+def steps(name: str, value: Any) -> Any:
+    """Checks that a number of steps is an integer of at least 1.
+
+    `optax.inject_hyperparams` makes floating-point arrays of integers.
+    """
+    if isinstance(value, jax.Array):
+        return number(name, value, ">= 1", lambda x: x >= 1)
+    return positive_integer(name, value)
+
+
 def nonnegative_integer(name: str, value: Any) -> int:
     """Checks that a number of steps is an int of at least 0."""
     if not isinstance(value, int) or isinstance(value, bool):

@@ -6,6 +6,7 @@ from optax_extras.wrappers._rule import Rule
 from optax_extras.wrappers._rule_table import LeafRule, RuleTable, describe_rules
 from optax_extras.wrappers._rule_trees import resolve_rules
 from optax_extras.wrappers._rules import WithRulesState, with_rules
+from optax_extras.wrappers._skip_spikes import SkipSpikesState, skip_spikes
 from optax_extras.wrappers._stacked import StackedState, stacked
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "stacked",
     "BucketedState",
     "bucketed",
+    "SkipSpikesState",
+    "skip_spikes",
     "Rule",
     "WithRulesState",
     "with_rules",
