@@ -14,9 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.custom_batching import custom_vmap
-from jax.sharding import NamedSharding, PartitionSpec
 
 from optax_extras._core import paths
 from optax_extras._core.placement import explicit_sharding
@@ -145,10 +143,7 @@ def _position(level: int) -> Callable[[Any], jax.Array]:
     def along(axis_size: int, in_batched: Any, like: Any) -> tuple[jax.Array, bool]:
         if level:
             return _position(level - 1)(like[0]), False
-        found = explicit_sharding(like)
-        spec = found and NamedSharding(found.mesh, PartitionSpec(found.spec[0]))
-        places = lax.broadcasted_iota(jnp.int32, (axis_size,), 0, out_sharding=spec)
-        return places, True
+        return jnp.arange(axis_size, dtype=jnp.int32), True
 
     return position
 
