@@ -43,7 +43,10 @@ def _is_bad(leaf: Any, step: Step) -> jax.Array:
     """Whether a leaf has a number that is not finite, in any of its shards."""
     if leaf is None:
         return jnp.zeros((), bool)
-    found: jax.Array = ~jnp.all(jnp.isfinite(leaf))
+    parts = (leaf.real, leaf.imag) if jnp.iscomplexobj(leaf) else (leaf,)
+    # A maximum is NaN if any element is; `jnp.all` would write a bool for each.
+    largest = [jnp.max(jnp.abs(x), initial=0) for x in parts]
+    found: jax.Array = ~jnp.all(jnp.isfinite(jnp.stack(largest)))
     axes = tuple(sorted(varying(leaf) - step.own_axes, key=str))
     if not axes:
         return found

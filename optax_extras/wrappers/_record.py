@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from optax_extras import metrics as library
 from optax_extras._core import checks
 from optax_extras._core.axes import vary_over, varying
 from optax_extras.metrics._metric import NeedsUpdatesError, of_function
-from optax_extras.wrappers._recorded import RecordState, arrays_by_name
+from optax_extras.wrappers._recorded import RecordState, Scalars, arrays_by_name
 
 _BY_NAME: dict[str, Callable[[], library.Metric]] = {
     "grad_norm": library.grad_norm,
@@ -117,7 +118,8 @@ def record(
         for name, metric in measured.items():
             values[name], states[name] = metric.init(params, inner_state)
         arrays_by_name([values])  # refuses equal names
-        return RecordState(jnp.zeros((), jnp.int32), values, states, inner_state)
+        count = jnp.zeros((), jnp.int32)
+        return RecordState(Scalars(count, values, states), inner_state)
 
     def update(
         updates: optax.Updates,
@@ -129,40 +131,48 @@ def record(
         if params is not None:
             checks.check_gradients(updates, params)
         arguments = updates, state.inner_state, params
-        before = state.values, state.metric_states
+        before = state.scalars.values, state.scalars.metric_states
 
         def advance(arguments: Any) -> Any:
             return inner.update(*arguments, **extra_args)
 
-        def measure(arguments: Any, compute: Any, names: Iterable[str]) -> Any:
+        def again() -> Any:
+            # A barrier, for that metrics and `inner` do not share, and write, a square.
+            new_updates, inner_state = advance(lax.optimization_barrier(arguments))
+            return _once(new_updates), inner_state
+
+        def measure(
+            grads: Any, params: Any, compute: Any, names: Iterable[str]
+        ) -> tuple[Any, list[str]]:
             """What some metrics give, and which need updates that are not there yet."""
-            grads, old_state, params = arguments
-            own = varying(state.count)
+            own, old_state = varying(state.scalars.count), state.inner_state
             step = library.Step(grads, params, old_state, extra_args, own, compute)
             return _measured(step, {name: measured[name] for name in names}, *before)
 
-        count = optax.safe_increment(state.count)
+        count = optax.safe_increment(state.scalars.count)
+        late: list[str] = []
         if every > 1:
-            late: list[str] = []
             known = lax.cond(
                 count % every == 0,
-                lambda: measure(arguments, lambda: advance(arguments), measured)[0],
+                lambda: measure(updates, params, again, measured)[0],
                 lambda: before,
             )
         else:
-            known, late = measure(arguments, None, measured)
+            known, late = measure(updates, params, None, measured)
         # What overwrites state and parameters must wait for what is read of them here,
         # or XLA copies them first.
         known, arguments = lax.optimization_barrier((known, arguments))
         result = advance(arguments)
         if late:
             # XLA would compute the updates anew for each reader.
-            result = lax.optimization_barrier(result)
-            more, _ = measure(arguments, lambda: result, late)
+            result, grads, params = lax.optimization_barrier(
+                (result, arguments[0], arguments[2])
+            )
+            more, _ = measure(grads, params, lambda: result, late)
             more, result = lax.optimization_barrier((more, result))
             known = tuple({**x, **y} for x, y in zip(known, more, strict=True))
         (values, states), (new_updates, inner_state) = known, result
-        return new_updates, RecordState(count, values, states, inner_state)
+        return new_updates, RecordState(Scalars(count, values, states), inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -233,6 +243,19 @@ def _measured(
         new_values[name] = _like(name, value, values[name])
         new_states[name] = _like(name, state, states[name])
     return (new_values, new_states), late
+
+
+def _once(updates: Any) -> Any:
+    """Updates to be reduced, behind barriers where leaves have a shape in common.
+
+    XLA:CPU fuses a leaf into its reduction, but writes out every scalar of the inner
+    transformation, broadcast, that reductions of equal shapes could share.
+    """
+    shapes = collections.Counter(map(jnp.shape, jax.tree.leaves(updates)))
+    return jax.tree.map(
+        lambda u: lax.optimization_barrier(u) if shapes[jnp.shape(u)] > 1 else u,
+        updates,
+    )
 
 
 def _like(name: str, new: Any, old: Any) -> Any:

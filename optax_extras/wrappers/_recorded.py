@@ -16,14 +16,24 @@ from optax_extras._core.patterns import path_text
 _INDEX = "/#"
 
 
-class RecordState(NamedTuple):
-    """State of `record`."""
+class Scalars(NamedTuple):
+    """What `record` has measured."""
 
     count: jax.Array  # type: ignore[assignment]  # updates so far; int32[]
-    # From the names of metrics to scalars, or dicts of scalars, and of arrays where names
-    # end with "/#"; float32[] or float64[], and int32[] of integers.
+    # From the names of metrics to scalars, or dicts of scalars, and of arrays where a
+    # name ends with "/#"; float32[] or float64[], and int32[] of integers.
     values: dict[str, Any]
     metric_states: dict[str, Any]  # from the same names; () for most metrics
+
+
+class RecordState(NamedTuple):
+    """State of `record`.
+
+    The counter is one level below, because `optax.tree.set` would not look for others
+    in the inner state.
+    """
+
+    scalars: Scalars
     inner_state: optax.OptState
 
 
@@ -98,7 +108,7 @@ def recorded(state: optax.OptState) -> dict[str, Any]:
         raise ValueError(
             f"`state` must hold a state of `record`, got {jax.tree.structure(state)}"
         )
-    found = arrays_by_name(node.values for node in states)
+    found = arrays_by_name(node.scalars.values for node in states)
     known = {k: x for k, x in found.items() if not isinstance(x, jax.core.Tracer)}
     found |= jax.device_get(known)
     return {
@@ -130,6 +140,8 @@ def arrays_by_name(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     for values in parts:
         for metric, value in sorted(values.items()):
             start = metric.removesuffix("/*")
+            if start != metric and start in values and not isinstance(value, dict):
+                continue  # a tree that is one leaf has one norm
             named = (
                 {f"{start}/{name}": x for name, x in value.items()}
                 if isinstance(value, dict)
