@@ -16,10 +16,6 @@ from optax_extras._core import dtypes
 Values = Any
 
 
-class NeedsUpdatesError(Exception):
-    """A metric reads what is not computed yet; it is measured again when it is."""
-
-
 class Step:
     """A step of training, as metrics see it.
 
@@ -39,16 +35,14 @@ class Step:
         old_state: Any,
         extra_args: Mapping[str, Any],
         own_axes: frozenset[Any],
-        compute: Callable[[], tuple[Any, Any]] | None,
+        compute: Callable[[], tuple[Any, Any]],
     ):
-        """`compute` returns the updates and the new inner state, if they are known."""
+        """`compute` returns the updates and the new inner state."""
         self.grads, self.params, self.old_state = grads, params, old_state
         self.extra_args, self.own_axes, self._compute = extra_args, own_axes, compute
 
     @functools.cached_property
     def _computed(self) -> tuple[Any, Any]:
-        if self._compute is None:
-            raise NeedsUpdatesError
         return self._compute()
 
     @property

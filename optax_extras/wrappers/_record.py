@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.sharding import AxisType
 
 from optax_extras import metrics as library
 from optax_extras._core import checks
 from optax_extras._core.axes import vary_over, varying
-from optax_extras.metrics._metric import NeedsUpdatesError, of_function
+from optax_extras.metrics._metric import of_function
 from optax_extras.wrappers._recorded import RecordState, Scalars, arrays_by_name
 
 _BY_NAME: dict[str, Callable[[], library.Metric]] = {
@@ -54,12 +55,12 @@ def record(
     where they are integers; `jax_debug_nans` takes that NaN for a fault. Scalars are
     float32, or float64 with float64 parameters.
 
-    With ``every`` above 1, a step that does not measure costs nothing. One that does
-    computes the updates a second time if a metric reads them, because to keep them for
-    a branch would take memory at every step. Collectives in ``inner`` then run twice;
-    all workers measure at the same steps. With ``every=1``, ``inner`` is computed once,
-    and the updates are written to memory if a metric reads them. Under `jax.vmap` over
-    states, such as in a sweep, every step measures, whatever ``every`` is.
+    A step that does not measure costs next to nothing. One that does computes the
+    updates a second time if a metric reads them: a step that kept them would round
+    them, which changes the run, and take memory. Collectives in ``inner`` then run
+    twice; all workers measure at the same steps. If ``inner`` is expensive, measure its
+    updates rarely. Under `jax.vmap` over states, such as in a sweep, every step
+    measures, whatever ``every`` is.
 
     Inside `jax.shard_map`, what varies over an axis counts as shards of one array,
     unless the record varies over it too, as those of workers that train apart do. Put
@@ -141,38 +142,21 @@ def record(
             new_updates, inner_state = advance(lax.optimization_barrier(arguments))
             return _once(new_updates), inner_state
 
-        def measure(
-            grads: Any, params: Any, compute: Any, names: Iterable[str]
-        ) -> tuple[Any, list[str]]:
-            """What some metrics give, and which need updates that are not there yet."""
+        def measure() -> Any:
             own, old_state = varying(state.scalars.count), state.inner_state
-            step = library.Step(grads, params, old_state, extra_args, own, compute)
-            return _measured(step, {name: measured[name] for name in names}, *before)
+            step = library.Step(updates, params, old_state, extra_args, own, again)
+            return _measured(step, measured, *before)
 
         count = optax.safe_increment(state.scalars.count)
-        late: list[str] = []
-        if every > 1:
-            known = lax.cond(
-                count % every == 0,
-                lambda: measure(updates, params, again, measured)[0],
-                lambda: before,
-            )
-        else:
-            known, late = measure(updates, params, None, measured)
+        # With `every=1` it always holds, which XLA cannot see: a branch shares no
+        # buffers with the step.
+        due = count % every == 0 if every > 1 else count > 0
+        known = lax.cond(due, measure, lambda: before)
         # What overwrites state and parameters must wait for what is read of them here,
         # or XLA copies them first.
         known, arguments = lax.optimization_barrier((known, arguments))
-        result = advance(arguments)
-        if late:
-            # XLA would compute the updates anew for each reader.
-            result, grads, params = lax.optimization_barrier(
-                (result, arguments[0], arguments[2])
-            )
-            more, _ = measure(grads, params, lambda: result, late)
-            more, result = lax.optimization_barrier((more, result))
-            known = tuple({**x, **y} for x, y in zip(known, more, strict=True))
-        (values, states), (new_updates, inner_state) = known, result
-        return new_updates, RecordState(Scalars(count, values, states), inner_state)
+        new_updates, inner_state = advance(arguments)
+        return new_updates, RecordState(Scalars(count, *known), inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -231,18 +215,14 @@ def _measured(
     metrics: Mapping[str, library.Metric],
     values: Mapping[str, Any],
     states: Mapping[str, Any],
-) -> tuple[tuple[dict[str, Any], dict[str, Any]], list[str]]:
-    """New values and states, and the names of metrics that need the updates first."""
-    new_values, new_states, late = {}, {}, []
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """New values and states of all metrics."""
+    new_values, new_states = {}, {}
     for name, metric in metrics.items():
-        try:
-            value, state = metric.measure(step, states[name])
-        except NeedsUpdatesError:
-            late.append(name)
-            continue
+        value, state = metric.measure(step, states[name])
         new_values[name] = _like(name, value, values[name])
         new_states[name] = _like(name, state, states[name])
-    return (new_values, new_states), late
+    return new_values, new_states
 
 
 def _once(updates: Any) -> Any:
@@ -270,6 +250,12 @@ def _like(name: str, new: Any, old: Any) -> Any:
             f"metric {name!r} must return what it has at `init`, {shapes(old)}, got"
             f" {shapes(new)}"
         )
-    return jax.tree.map(
-        lambda x, y: vary_over(jnp.asarray(x).astype(y.dtype), varying(y)), new, old
-    )
+    return jax.tree.map(_like_leaf, new, old)
+
+
+def _like_leaf(new: Any, old: jax.Array) -> jax.Array:
+    new = jnp.asarray(new).astype(old.dtype)
+    where: Any = jax.typeof(old).sharding
+    if AxisType.Explicit in where.mesh.axis_types and jax.typeof(new).sharding != where:
+        new = jax.sharding.reshard(new, where)
+    return vary_over(new, varying(old))
