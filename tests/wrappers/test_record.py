@@ -113,7 +113,7 @@ def layers(tree):
 INNERS = [optax.adam(0.1), optax.sgd(0.1, momentum=0.9), ox.noisy_sgd(0.1, key=7)]
 
 
-@pytest.mark.parametrize(("inner", "every"), zip(INNERS, (1, 3, 2), strict=True))
+@pytest.mark.parametrize(("inner", "every"), list(zip(INNERS, (1, 3, 2), strict=True)))
 def test_norms_of_trees_and_leaves_and_layers(inner, every):
     makes = [metrics.grad_norm, metrics.update_norm, metrics.param_norm]
     named = {"ratio": metrics.update_ratio()}
