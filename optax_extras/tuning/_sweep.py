@@ -18,6 +18,7 @@ from optax_extras.tuning._chunks import Chunks, Grid, device_memory, fit_chunks
 from optax_extras.tuning._fingerprint import fingerprint
 from optax_extras.tuning._points import PointOf, Points
 from optax_extras.tuning._programs import trials_of
+from optax_extras.tuning._recorded import check_names
 from optax_extras.tuning._result import SweepResult
 from optax_extras.tuning._task_checks import check_task
 from optax_extras.tuning._trial import seeds_of
@@ -53,6 +54,9 @@ def sweep(
     Random numbers of a trial depend on its seed alone. Its results equal those of the
     same trial run alone up to rounding, because matrix products have other shapes. A
     trial that diverges does not affect the others.
+
+    Scalars that `optax_extras.record` keeps in the optimizer's state, if it is a part
+    of it, are read at each evaluation, and become curves of the result.
 
     Args:
       task: what to train.
@@ -103,6 +107,7 @@ def sweep(
     Raises:
       ValueError: there are no values or no seeds, zipped values differ in number, a
         number is out of range, a loss, a metric or the goal of the task does not fit, a
+        recorded scalar has the name of something else, a
         point is not like the parameters, a row does not fit in ``memory_limit``,
         ``resume`` is the file of another sweep or damaged, or mini-batches cannot be
         divided among the devices of ``worker_mesh``.
@@ -149,6 +154,10 @@ def sweep(
             )
         workers = Workers.of(worker_mesh, task)
     first_row = {name: values[0] for name, values in rows.items()}
+    tx = keyed(make_optimizer, jax.random.key(0))(**first_row)
+    params = jax.eval_shape(task.init, jax.random.key(0))
+    metrics = jax.eval_shape(task.evaluate, params)
+    check_names(jax.eval_shape(tx.init, params), metrics, rows)
     program = (
         ""
         if resume is None
@@ -160,8 +169,6 @@ def sweep(
     sharding = _sharding_of_rows(mesh)
     if workers is not None:
         sharding = NamedSharding(workers.mesh, PartitionSpec())
-        params = jax.eval_shape(task.init, jax.random.key(0))
-        tx = keyed(make_optimizer, jax.random.key(0))(**first_row)
         chunks.traffic = traffic(tx, params, workers, grid.steps)
     trials = trials_of(task, make_optimizer, eval_every, sharding, points, workers)
     device_seeds = jnp.asarray(grid.seeds, jnp.uint32)

@@ -114,7 +114,7 @@ def recorded(state: optax.OptState) -> dict[str, Any]:
     return {
         name: _plain(value)
         for key, array in found.items()
-        for name, value in _scalars(key, array)
+        for name, value in scalars_of(key, array)
     }
 
 
@@ -157,7 +157,7 @@ def arrays_by_name(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _scalars(name: str, array: Any) -> Iterator[tuple[str, Any]]:
+def scalars_of(name: str, array: Any) -> Iterator[tuple[str, Any]]:
     """The scalars of an array, with indices in place of "#"."""
     start, marks = re.fullmatch(rf"(.*?)((?:{_INDEX})*)", name, re.DOTALL).groups()  # type: ignore[union-attr]
     count = len(marks) // len(_INDEX)

@@ -607,7 +607,7 @@ def test_a_live_table_takes_what_is_recorded():
         ("grad_norm", TypeError, "`metrics` must be a sequence of names and metrics"),
         (metrics.grad_norm(), TypeError, "`metrics` must be a sequence of names"),
         (["norm"], ValueError, r"must be among grad_norm, .*got 'norm'"),
-        ([optax.global_norm], TypeError, "sequence of `metrics` must hold names and"),
+        ([optax.tree.norm], TypeError, "sequence of `metrics` must hold names and"),
         (["grad_norm", "grad_norm"], ValueError, "different names, got 'grad_norm' tw"),
         ({1: metrics.grad_norm()}, TypeError, "names of `metrics` must be strings"),
         ({"": metrics.grad_norm()}, TypeError, "names of `metrics` must be strings"),
