@@ -65,8 +65,12 @@ class Chunks:
     def add(self, part: Measured) -> None:
         """Appends a chunk, of which rows beyond the grid are dropped, and saves all."""
         kept = len(self._grid) - self.finished
-        arrays = jax.tree.map(lambda x: _plain(x[:kept]), tuple(part[:-1]))
-        self._parts.append(Measured(*arrays, part.seconds))
+        metrics, recorded, losses, initial_losses = jax.tree.map(
+            lambda x: _plain(x[:kept]), part[:-1]
+        )
+        self._parts.append(
+            Measured(metrics, recorded, losses, initial_losses, part.seconds)
+        )
         if self._path is not None and _writes():
             self.result().save(self._path)
 

@@ -46,9 +46,9 @@ class Measurements:
         """Values of a metric at each evaluation, (R, S, E).
 
         Args:
-          metric: one of `metrics` or `recorded`; or ``"loss"``, the mean loss since the last
-            evaluation, or ``"mean_loss"``, that since the first step. These two start
-            at the second evaluation: (R, S, E − 1).
+          metric: one of `metrics` or `recorded`; or ``"loss"``, the mean loss since the
+            last evaluation, or ``"mean_loss"``, that since the first step. These two
+            start at the second evaluation: (R, S, E − 1).
 
         Raises:
           ValueError: there is no such metric.

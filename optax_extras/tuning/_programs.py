@@ -16,7 +16,7 @@ from jax.stages import Compiled
 from optax_extras._core.factories import MakeOptimizer, keyed
 from optax_extras.tasks import Task
 from optax_extras.tuning._points import Points
-from optax_extras.tuning._recorded import arrays_of, scalars
+from optax_extras.tuning._recorded import arrays_of, check_names, scalars
 from optax_extras.tuning._trial import descend, initial_carry, keys_of_seed
 from optax_extras.tuning._workers import Workers
 
@@ -89,8 +89,10 @@ class CompiledTrials:
             losses.append(_fetch(loss))
             firsts.append(first_loss)
             report(min(number + self.eval_every, steps))
+        metrics, recorded = jax.tree.map(lambda *x: np.stack(x, axis=-1), *measured)
         return Measured(
-            *jax.tree.map(lambda *x: np.stack(x, axis=-1), *measured),
+            metrics,
+            recorded,
             np.stack(losses, axis=-1),
             _fetch(firsts[0]),
             time.perf_counter() - started,
@@ -224,6 +226,8 @@ class Trials:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._rows),
             jax.eval_shape(self._point, state, params),
         )
+        metrics = jax.eval_shape(self._task.evaluate, evaluated)
+        check_names(state, metrics, values)
         point, kept = None, _size(state)
         if self._points.evaluated_elsewhere(state):
             point = self._point.lower(state, params).compile()

@@ -48,11 +48,9 @@ def check_names(state: Any, metrics: Collection[str], others: Collection[str]) -
       ValueError: a name is that of a metric, of a hyperparameter, or of what every
         result has; or two are equal.
     """
-    shapes = {
-        key: np.broadcast_to(np.float32(0), x.shape)
-        for key, x in arrays_of(state).items()
-    }
-    for name in scalars(shapes):
+    shapes = {name: x.shape for name, x in arrays_of(state).items()}
+    zeros = {name: np.broadcast_to(np.int8(0), shape) for name, shape in shapes.items()}
+    for name in scalars(zeros):
         for kind, names in (
             ("a metric of the task", metrics),
             ("a hyperparameter", others),

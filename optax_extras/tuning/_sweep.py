@@ -18,7 +18,6 @@ from optax_extras.tuning._chunks import Chunks, Grid, device_memory, fit_chunks
 from optax_extras.tuning._fingerprint import fingerprint
 from optax_extras.tuning._points import PointOf, Points
 from optax_extras.tuning._programs import trials_of
-from optax_extras.tuning._recorded import check_names
 from optax_extras.tuning._result import SweepResult
 from optax_extras.tuning._task_checks import check_task
 from optax_extras.tuning._trial import seeds_of
@@ -154,10 +153,6 @@ def sweep(
             )
         workers = Workers.of(worker_mesh, task)
     first_row = {name: values[0] for name, values in rows.items()}
-    tx = keyed(make_optimizer, jax.random.key(0))(**first_row)
-    params = jax.eval_shape(task.init, jax.random.key(0))
-    metrics = jax.eval_shape(task.evaluate, params)
-    check_names(jax.eval_shape(tx.init, params), metrics, rows)
     program = (
         ""
         if resume is None
@@ -169,6 +164,8 @@ def sweep(
     sharding = _sharding_of_rows(mesh)
     if workers is not None:
         sharding = NamedSharding(workers.mesh, PartitionSpec())
+        params = jax.eval_shape(task.init, jax.random.key(0))
+        tx = keyed(make_optimizer, jax.random.key(0))(**first_row)
         chunks.traffic = traffic(tx, params, workers, grid.steps)
     trials = trials_of(task, make_optimizer, eval_every, sharding, points, workers)
     device_seeds = jnp.asarray(grid.seeds, jnp.uint32)

@@ -93,7 +93,7 @@ def test_statistics_and_columns(result):
     assert result.best("update_norm/w/0", "min") == {
         "learning_rate": pytest.approx(0.01)
     }
-    with pytest.raises(ValueError, match="must be one of loss, .*grad_norm"):
+    with pytest.raises(ValueError, match=r"must be one of loss, .*grad_norm"):
         result.curves("norm")
 
 
@@ -174,7 +174,7 @@ def test_workers_that_share_the_mean():
 def test_records_of_single_workers_are_left_out():
     def make(learning_rate):
         inner = ox.record(optax.sgd(learning_rate), ["grad_norm"])
-        return ox.local_updates(inner, optax.sgd(1.0), "data", workers=4, every=2)
+        return ox.local_updates(inner, optax.sgd(1.0), 2, axis_name="data", workers=4)
 
     apart, _ = over_workers(make)
     assert apart.recorded == {}
