@@ -59,9 +59,12 @@ SPECS = [
         changes={"formula", "state", "sums", "consumers"},
         expected_failures={"leaf_order_does_not_matter": "leaves draw by their paths"},
         buffers=0,
+        temporaries=4,  # words of the noise, which does not fuse with a reduction
     ),
 ]
 
+# Older versions of XLA:CPU remove barriers before they place buffers.
+BARRIERS_HOLD = jax.__version_info__ >= (0, 11, 1)
 RNG = np.random.default_rng(0)
 SHAPES = {"experts": {"w": (2, 3, 4)}, "layers": {"b": (3,), "w": (3, 4, 2)}, "out": ()}
 AXES = {"layers/.*": 0, "experts/.*": (0, 1)}
@@ -527,10 +530,16 @@ def test_double_precision(x64):
     assert ox.recorded(state)["grad_norm"] == pytest.approx(3**-0.5, rel=1e-14)
 
 
-@pytest.mark.parametrize("wanted", [["grad_norm", "param_norm"], ALL])
-def test_a_step_takes_no_memory_for_branches(wanted):
-    tx = ox.record(optax.adam(0.1), wanted, every=10)
-    params = jnp.zeros((512, 512))
+@pytest.mark.parametrize("every", [1, 10])
+@pytest.mark.parametrize(
+    ("wanted", "equal", "limit"),
+    [(["grad_norm", "param_norm"], 2, 0), (ALL, 1, 0), (ALL, 2, 4)],
+)
+def test_a_step_takes_memory_for_the_updates_of_equal_leaves_alone(
+    wanted, equal, limit, every
+):
+    tx = ox.record(optax.adam(0.1), wanted, every=every)
+    params = [jnp.zeros((256, 256)) for _ in range(equal)]
 
     def step(params, state, grads):
         updates, state = tx.update(grads, state, params)
@@ -539,7 +548,9 @@ def test_a_step_takes_no_memory_for_branches(wanted):
     compiled = jax.jit(step, donate_argnums=(0, 1))
     lowered = compiled.lower(params, tx.init(params), params)
     temporary = lowered.compile().memory_analysis().temp_size_in_bytes
-    assert temporary < (0.02 if jax.__version_info__ >= (0, 11, 1) else 9) * params.size
+    if not BARRIERS_HOLD:
+        limit = 24
+    assert temporary < (limit + 0.05) * equal * params[0].size
 
 
 class Writer:
