@@ -18,6 +18,10 @@ from optax_extras._core.axes import vary_over, varying
 from optax_extras.metrics._metric import of_function
 from optax_extras.wrappers._recorded import RecordState, Scalars, arrays_by_name
 
+# With older versions, all arrays behind a barrier vary over the axes of each, in a
+# `jax.shard_map`, and XLA:CPU removes barriers before it places buffers.
+_JOINS = jax.__version_info__ >= (0, 11, 1)
+
 _BY_NAME: dict[str, Callable[[], library.Metric]] = {
     "grad_norm": library.grad_norm,
     "update_norm": library.update_norm,
@@ -139,7 +143,7 @@ def record(
 
         def again() -> Any:
             # A barrier, for that metrics and `inner` do not share, and write, a square.
-            new_updates, inner_state = advance(lax.optimization_barrier(arguments))
+            new_updates, inner_state = advance(_barrier(arguments))
             return _once(new_updates), inner_state
 
         def measure() -> Any:
@@ -154,7 +158,7 @@ def record(
         known = lax.cond(due, measure, lambda: before)
         # What overwrites state and parameters must wait for what is read of them here,
         # or XLA copies them first.
-        known, arguments = lax.optimization_barrier((known, arguments))
+        known, arguments = _barrier((known, arguments))
         new_updates, inner_state = advance(arguments)
         return new_updates, RecordState(Scalars(count, *known), inner_state)
 
@@ -223,6 +227,13 @@ def _measured(
         new_values[name] = _like(name, value, values[name])
         new_states[name] = _like(name, state, states[name])
     return new_values, new_states
+
+
+def _barrier(tree: Any) -> Any:
+    """The same arrays, none of which is there before all are."""
+    if _JOINS:
+        return lax.optimization_barrier(tree)
+    return jax.tree.map(lax.optimization_barrier, tree)
 
 
 def _once(updates: Any) -> Any:
