@@ -12,6 +12,7 @@ from optax_extras import (
     clipping,
     communication,
     compressors as compressors,
+    metrics as metrics,
     momentum,
     noise,
     schedules,

@@ -13,15 +13,17 @@ from specs import families
 
 FAMILIES = families()
 BASE = {"_core", "typing"}
-LIBRARY = BASE | {"", "compressors", *FAMILIES}
+# Public packages whose names are not at the root.
+PARTS = {"compressors", "metrics"}
+LIBRARY = BASE | {"", *PARTS, *FAMILIES}
 TOOLS = {"tasks", "testing", "tuning"}
 # From each part of the package, "" being its root, to the parts that it may import.
 LAYERS = {
     "typing": BASE,
     "_core": BASE,
-    "compressors": BASE,
-    **dict.fromkeys(FAMILIES, BASE | {"compressors", *FAMILIES}),
-    "": {"compressors", *FAMILIES, *TOOLS},
+    **dict.fromkeys(PARTS, BASE),
+    **dict.fromkeys(FAMILIES, BASE | PARTS | {*FAMILIES}),
+    "": {*PARTS, *FAMILIES, *TOOLS},
     "tasks": LIBRARY,
     "tuning": LIBRARY | {"tasks"},
     "testing": LIBRARY | {"tasks"},

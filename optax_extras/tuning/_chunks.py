@@ -65,19 +65,19 @@ class Chunks:
     def add(self, part: Measured) -> None:
         """Appends a chunk, of which rows beyond the grid are dropped, and saves all."""
         kept = len(self._grid) - self.finished
-        metrics = {name: _plain(m[:kept]) for name, m in part.metrics.items()}
+        metrics, recorded, losses, initial_losses = jax.tree.map(
+            lambda x: _plain(x[:kept]), part[:-1]
+        )
         self._parts.append(
-            Measured(
-                metrics, part.losses[:kept], part.initial_losses[:kept], part.seconds
-            )
+            Measured(metrics, recorded, losses, initial_losses, part.seconds)
         )
         if self._path is not None and _writes():
             self.result().save(self._path)
 
     def result(self) -> SweepResult:
         """Result of the finished rows, of which there must be some."""
-        metrics, losses, initial_losses = jax.tree.map(
-            lambda *x: np.concatenate(x), *(part[:3] for part in self._parts)
+        metrics, recorded, losses, initial_losses = jax.tree.map(
+            lambda *x: np.concatenate(x), *(part[:-1] for part in self._parts)
         )
         return SweepResult(
             task=self._task.name,
@@ -86,6 +86,7 @@ class Chunks:
             seeds=self._grid.seeds,
             steps=self._grid.steps,
             metrics=metrics,
+            recorded=recorded,
             losses=losses,
             initial_losses=initial_losses,
             compile_seconds=self.compile_seconds,
@@ -120,7 +121,11 @@ class Chunks:
             )
         self._parts = [
             Measured(
-                found.metrics, found.losses, found.initial_losses, found.run_seconds
+                found.metrics,
+                found.recorded,
+                found.losses,
+                found.initial_losses,
+                found.run_seconds,
             )
         ]
         self.compile_seconds = found.compile_seconds

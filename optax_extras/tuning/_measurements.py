@@ -30,6 +30,7 @@ class Measurements:
     received_bytes: np.ndarray[Any, Any]
     planned: int
     program: str = ""
+    recorded: dict[str, np.ndarray[Any, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def seconds_per_step(self) -> float:
@@ -45,9 +46,9 @@ class Measurements:
         """Values of a metric at each evaluation, (R, S, E).
 
         Args:
-          metric: one of `metrics`; or ``"loss"``, the mean loss since the last
-            evaluation, or ``"mean_loss"``, that since the first step. These two start
-            at the second evaluation: (R, S, E − 1).
+          metric: one of `metrics` or `recorded`; or ``"loss"``, the mean loss since the
+            last evaluation, or ``"mean_loss"``, that since the first step. These two
+            start at the second evaluation: (R, S, E − 1).
 
         Raises:
           ValueError: there is no such metric.
@@ -59,6 +60,7 @@ class Measurements:
             "loss": self.losses,
             "mean_loss": sums / np.cumsum(lengths),
             **self.metrics,
+            **self.recorded,
         }
         if metric not in known:
             raise ValueError(
@@ -78,13 +80,15 @@ class Measurements:
     def initial(self, metric: str) -> np.ndarray[Any, Any]:
         """Value of a metric before the first step, (R, S).
 
-        That of ``"loss"`` and ``"mean_loss"`` is the loss of the first mini-batch.
+        That of ``"loss"`` and ``"mean_loss"`` is the loss of the first mini-batch, and
+        that of a recorded scalar NaN or −1.
 
         Raises:
           ValueError: there is no such metric.
         """
-        if metric in self.metrics:
-            values: np.ndarray[Any, Any] = self.metrics[metric][..., 0]
+        measured = {**self.metrics, **self.recorded}
+        if metric in measured:
+            values: np.ndarray[Any, Any] = measured[metric][..., 0]
             return values
         self.curves(metric)  # checks the name
         return self.initial_losses
@@ -167,6 +171,7 @@ class Measurements:
         A trial diverged if its last loss or a last metric is not finite, or if the last
         loss is far above the first: by more than ten times the size of the first loss
         or the fall of the best trial, whichever is larger (medians over all trials).
+        Recorded scalars do not count.
         """
         last = self.losses[..., -1]
         ends = [last, *(m[..., -1] for m in self.metrics.values())]

@@ -16,6 +16,7 @@ from jax.stages import Compiled
 from optax_extras._core.factories import MakeOptimizer, keyed
 from optax_extras.tasks import Task
 from optax_extras.tuning._points import Points
+from optax_extras.tuning._recorded import arrays_of, check_names, scalars
 from optax_extras.tuning._trial import descend, initial_carry, keys_of_seed
 from optax_extras.tuning._workers import Workers
 
@@ -24,6 +25,7 @@ class Measured(NamedTuple):
     """Measurements of R rows of trials, and the time that they took."""
 
     metrics: dict[str, np.ndarray[Any, Any]]  # each (rows, seeds, evaluations)
+    recorded: dict[str, np.ndarray[Any, Any]]  # the same, by names of `record`
     losses: np.ndarray[Any, Any]  # (rows, seeds, evaluations − 1)
     initial_losses: np.ndarray[Any, Any]  # (rows, seeds)
     seconds: float
@@ -76,30 +78,33 @@ class CompiledTrials:
         """
         started = time.perf_counter()
         carry = self.start(self.init(seeds), values, seeds)
-        metrics, losses, firsts = [self._measure(*carry)], [], []
+        measured, losses, firsts = [self._measure(*carry)], [], []
         for number in range(0, steps, self.eval_every):
             first = jnp.int32(number)
             plan = self.plan(seeds, first)
             carry, loss, first_loss = self.advance(
                 carry, values, seeds, plan, first, jnp.int32(steps)
             )
-            metrics.append(self._measure(*carry))
+            measured.append(self._measure(*carry))
             losses.append(_fetch(loss))
             firsts.append(first_loss)
             report(min(number + self.eval_every, steps))
+        metrics, recorded = jax.tree.map(lambda *x: np.stack(x, axis=-1), *measured)
         return Measured(
-            jax.tree.map(lambda *x: np.stack(x, axis=-1), *metrics),
+            metrics,
+            recorded,
             np.stack(losses, axis=-1),
             _fetch(firsts[0]),
             time.perf_counter() - started,
         )
 
     def _measure(self, params: Any, state: Any) -> Any:
-        """Metrics of all trials, on the host."""
+        """Metrics of all trials and what they recorded, on the host."""
         point = params if self.point is None else self.point(state, params)
         if self.evaluator is not None:
             point = jax.device_put(point, self.evaluator)
-        return _fetch(self.evaluate(point))
+        recorded = scalars(_fetch(arrays_of(state)))
+        return _fetch(self.evaluate(point)), recorded
 
 
 class _TaskPrograms:
@@ -221,6 +226,8 @@ class Trials:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._rows),
             jax.eval_shape(self._point, state, params),
         )
+        metrics = jax.eval_shape(self._task.evaluate, evaluated)
+        check_names(state, metrics, values)
         point, kept = None, _size(state)
         if self._points.evaluated_elsewhere(state):
             point = self._point.lower(state, params).compile()

@@ -15,7 +15,7 @@ from optax_extras.tuning._sweep_picture import draw_sweep
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FORMAT = 3
+_FORMAT = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +42,9 @@ class SweepResult(Measurements):
       planned: rows of the whole sweep, more than R if it was interrupted.
       program: digest of what a trial computes, by which `sweep` knows the file to
         resume; empty without one.
+      recorded: what `optax_extras.record` kept in the optimizer's state, by name, each
+        of shape (R, S, E): the last measurement at each evaluation, NaN or −1 before
+        the first. Records of single workers, as of `local_updates`, are left out.
     """
 
     def columns(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -49,7 +52,7 @@ class SweepResult(Measurements):
 
         They are the hyperparameters, ``seed``, ``step``, ``loss`` (NaN at the first
         evaluation), ``sent_bytes`` and ``received_bytes`` of a worker, if there are
-        several, and the metrics.
+        several, the metrics and what was recorded.
         """
         shape = (*self.losses.shape[:2], len(self.steps))
         rows, seeds, steps = (index.ravel() for index in np.indices(shape))
@@ -61,6 +64,7 @@ class SweepResult(Measurements):
             "loss": np.concatenate([first, self.losses], axis=-1).ravel(),
             **(self._traffic(steps) if self.communicates else {}),
             **{name: values.ravel() for name, values in self.metrics.items()},
+            **{name: values.ravel() for name, values in self.recorded.items()},
         }
 
     def _traffic(self, evaluations: Any) -> dict[str, np.ndarray[Any, Any]]:
@@ -135,6 +139,7 @@ class SweepResult(Measurements):
                 "initial_losses": self.initial_losses,
                 **{f"hyperparameter/{k}": v for k, v in self.hyperparameters.items()},
                 **{f"metric/{k}": v for k, v in self.metrics.items()},
+                **{f"recorded/{k}": v for k, v in self.recorded.items()},
             },
         )
 
@@ -150,7 +155,8 @@ class SweepResult(Measurements):
         head = json.loads(str(arrays.pop("head", "{}")))
         if head.pop("format", None) != _FORMAT:
             raise ValueError(f"{path} is not a sweep that `save` of this version wrote")
-        groups: dict[str, dict[str, Any]] = {"hyperparameter": {}, "metric": {}}
+        kinds = "hyperparameter", "metric", "recorded"
+        groups: dict[str, dict[str, Any]] = {kind: {} for kind in kinds}
         for name, array in arrays.items():
             kind, slash, key = name.partition("/")
             if slash:
@@ -161,6 +167,7 @@ class SweepResult(Measurements):
             seeds=arrays["seeds"],
             steps=arrays["steps"],
             metrics=groups["metric"],
+            recorded=groups["recorded"],
             losses=arrays["losses"],
             sent_bytes=arrays["sent_bytes"],
             received_bytes=arrays["received_bytes"],

@@ -54,6 +54,9 @@ def sweep(
     same trial run alone up to rounding, because matrix products have other shapes. A
     trial that diverges does not affect the others.
 
+    Scalars that `optax_extras.record` keeps in the optimizer's state, if it is a part
+    of it, are read at each evaluation, and become curves of the result.
+
     Args:
       task: what to train.
       make_optimizer: factory of the whole optimizer. It is called with the
@@ -103,6 +106,7 @@ def sweep(
     Raises:
       ValueError: there are no values or no seeds, zipped values differ in number, a
         number is out of range, a loss, a metric or the goal of the task does not fit, a
+        recorded scalar has the name of something else, a
         point is not like the parameters, a row does not fit in ``memory_limit``,
         ``resume`` is the file of another sweep or damaged, or mini-batches cannot be
         divided among the devices of ``worker_mesh``.

@@ -11,7 +11,7 @@ from optax_extras.tasks import Task
 from optax_extras.tuning._calls import check_takes, noted
 
 # Names that a result gives to what every task has.
-_TAKEN = ("loss", "mean_loss", "seed", "step")
+TAKEN = ("loss", "mean_loss", "seed", "step")
 _PLANNED = 2
 
 
@@ -101,9 +101,9 @@ def _check_metrics(task: Task, metrics: Any) -> None:
         called = f"the metric {name!r} of task {task.name!r}"
         if not isinstance(name, str):
             raise TypeError(f"{called} must be named by a string")
-        if name in _TAKEN:
+        if name in TAKEN:
             raise ValueError(
-                f"{called} must have another name: {', '.join(_TAKEN)} are taken"
+                f"{called} must have another name: {', '.join(TAKEN)} are taken"
             )
         dtype = _check_scalar(called, value)
         if not any(jnp.issubdtype(dtype, t) for t in (jnp.floating, jnp.integer)):

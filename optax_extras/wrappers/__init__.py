@@ -2,6 +2,8 @@
 
 from optax_extras.wrappers._bucketed import BucketedState, bucketed
 from optax_extras.wrappers._layerwise import layerwise_decay
+from optax_extras.wrappers._record import record
+from optax_extras.wrappers._recorded import RecordState, leaf_paths, recorded
 from optax_extras.wrappers._rule import Rule
 from optax_extras.wrappers._rule_table import LeafRule, RuleTable, describe_rules
 from optax_extras.wrappers._rule_trees import resolve_rules
@@ -16,6 +18,10 @@ __all__ = [
     "bucketed",
     "SkipSpikesState",
     "skip_spikes",
+    "RecordState",
+    "record",
+    "recorded",
+    "leaf_paths",
     "Rule",
     "WithRulesState",
     "with_rules",
