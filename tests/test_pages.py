@@ -13,6 +13,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 if not DOCS.exists():
     pytest.skip("needs the repository's documents", allow_module_level=True)
 TASKS = (DOCS / "tasks.md").read_text()
+TRAINING = (DOCS / "training.md").read_text()
 # Pages whose every file is run by a command behind it.
 PAGES = {
     name: (DOCS / f"{name}.md").read_text()
@@ -93,6 +94,16 @@ def test_mistakes_in_tasks_are_answered(write):
     write(TASKS)
     Path("mistakes.txt").write_text("\n".join(blocks(TASKS, "pycon")))
     assert run("python -m doctest -o NORMALIZE_WHITESPACE mistakes.txt") == ""
+
+
+@pytest.mark.slow
+def test_the_training_step_runs_and_resumes(write, monkeypatch):
+    folder = write(TRAINING)
+    monkeypatch.setenv("OPTAX_EXTRAS_SHORT", "1")
+    for found in RUNS.findall(TRAINING):
+        check_printed(found)
+    made = {path.name for path in folder.iterdir()}
+    assert {"guarded.csv", "training.png", "log.csv", "log.jsonl"} < made
 
 
 def file_of(found):

@@ -12,6 +12,7 @@ from jax import lax
 from optax_extras._core import checks, dtypes, leaves, patterns
 from optax_extras._core.axes import varying
 from optax_extras._core.norms import global_norm
+from optax_extras._core.stacking import StackAxes
 from optax_extras.metrics._metric import Metric, Step, stateless, unmeasured
 
 Per = Literal["tree", "leaf", "layer"]
@@ -128,8 +129,7 @@ def _metric(
             f"`axes` must be given with per='layer', and with that alone, got {axes!r}"
             f" with per={per!r}"
         )
-    kept = _checked(axes)
-    compiled = patterns.compile_patterns("axes", kept)
+    stack_axes = StackAxes.of({} if axes is None else axes)
     if per == "tree":
         return stateless(
             name,
@@ -142,18 +142,14 @@ def _metric(
         found = jax.tree.leaves_with_path(tree, is_leaf=leaves.is_none)
         found = [(p, x) for p, x in found if x is not None]
         paths = [patterns.path_text(path) for path, _ in found]
-        matches = patterns.first_matches("axes", compiled, paths)
+        arrays = [x for _, x in found]
         rows = []
-        for path, (_, leaf), match in zip(paths, found, matches, strict=True):
-            keep = () if match is None else kept[match.re.pattern]
-            shape = jnp.shape(leaf)
-            if keep and keep[-1] >= len(shape):
-                raise ValueError(
-                    f"`axes` must have axes of the leaves that it chooses, got {keep}"
-                    f" for {path!r}, of shape {shape}"
-                )
+        for path, x, stacked in zip(
+            paths, arrays, stack_axes.of_leaves(paths, arrays), strict=True
+        ):
+            keep = () if stacked is None else tuple(sorted(stacked.axes))
             suffix = "/".join(filter(None, [path, *("#" for _ in keep)]))
-            rows.append((suffix, keep, tuple(shape[i] for i in keep)))
+            rows.append((suffix, keep, tuple(jnp.shape(x)[i] for i in keep)))
         if len({suffix for suffix, *_ in rows}) < len(rows):
             raise ValueError(f"the leaves must have paths of their own, got {paths}")
         return rows
@@ -177,28 +173,6 @@ def _metric(
 def _plain(values: dict[str, jax.Array]) -> Any:
     """Values by name, or the value of a tree that is a single array."""
     return values[""] if list(values) == [""] else values
-
-
-def _checked(axes: Any) -> dict[str, tuple[int, ...]]:
-    """From patterns to axes in ascending order."""
-    if axes is None:
-        return {}
-    if not isinstance(axes, Mapping):
-        raise TypeError(f"`axes` must map patterns to axes, got {axes!r}")
-    checked = {}
-    for pattern, given in axes.items():
-        some = given if isinstance(given, tuple) else (given,)
-        if not all(isinstance(x, int) and not isinstance(x, bool) for x in some):
-            raise TypeError(
-                f"`axes` must map patterns to an int or a tuple of them, got {given!r}"
-            )
-        if not some or min(some) < 0 or list(some) != sorted(set(some)):
-            raise ValueError(
-                "`axes` must map patterns to axes of at least 0 in ascending order, got"
-                f" {given!r}"
-            )
-        checked[pattern] = some
-    return checked
 
 
 def _norms(

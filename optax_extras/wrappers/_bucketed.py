@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,10 +11,13 @@ import jax.numpy as jnp
 import optax
 
 from optax_extras._core import checks
-from optax_extras._core.joining import joined, parted
 from optax_extras._core.leaves import is_none
+from optax_extras._core.opaque import barrier
 from optax_extras._core.placement import explicit_sharding, placed_like
 from optax_extras._core.slices import Slices, with_own_keys
+
+# A bucket is divided into at most so many parts, of at least so many elements.
+_PARTS, _ELEMENTS = 4, 2**19
 
 
 class BucketedState(NamedTuple):
@@ -86,7 +90,7 @@ def bucketed(
         flat = jax.tree.leaves_with_path(params)
         states = []
         for bucket in _buckets(flat):
-            whole = bucket.joined([leaf for _, leaf in flat])
+            whole = bucket.stacked([leaf for _, leaf in flat])
             states.append(placed_like(bucket.slices.map(init_leaf)(whole), whole, 1))
         return BucketedState(tuple(states))
 
@@ -108,20 +112,22 @@ def bucketed(
         def update_leaf(grad: Any, state: Any, param: Any) -> Any:
             return inner.update(grad, state, param, **extra_args)
 
-        states = []
+        states, moved = [], jnp.zeros(())
         for bucket, old in zip(buckets, state.buckets, strict=True):
             known = [grads[i] is not None for i in bucket.members]
             filled = [
                 jnp.zeros_like(x) if g is None and x is not None else g
                 for g, x in zip(grads, like, strict=True)
             ]
+            # One after another, so that they share temporary memory, and stay in cache.
+            whole, _ = barrier((bucket.stacked(filled), moved))
             moved, new = bucket.slices.map(update_leaf)(
-                bucket.joined(filled), old, None if own is None else bucket.joined(own)
+                whole, old, None if own is None else bucket.stacked(own)
             )
-            for i, update, is_known in zip(
-                bucket.members, parted(moved, [1] * len(known)), known, strict=True
+            for row, (i, is_known) in enumerate(
+                zip(bucket.members, known, strict=True)
             ):
-                grads[i] = update[0] if is_known else None
+                grads[i] = moved[row] if is_known else None
             states.append(new if all(known) else _rows(known, new, old))
         return treedef.unflatten(grads), BucketedState(tuple(states))
 
@@ -141,22 +147,24 @@ class _Bucket(NamedTuple):
             (len(self.members),), lambda end: [(*path, *end) for path in self.paths]
         )
 
-    def joined(self, arrays: Sequence[Any]) -> jax.Array:
+    def stacked(self, arrays: Sequence[Any]) -> jax.Array:
         """Its leaves among some, along a first axis."""
-        return joined([jnp.asarray(arrays[i])[jnp.newaxis] for i in self.members])
+        return jnp.stack([jnp.asarray(arrays[i]) for i in self.members])
 
 
 def _buckets(flat: Sequence[tuple[Any, Any]]) -> list[_Bucket]:
-    """The buckets of leaves with paths, in the order of their first ones."""
+    """The parts of all buckets of leaves with paths, in the order of their leaves."""
     members: dict[Any, list[int]] = {}
     for i, (_, leaf) in enumerate(flat):
         if leaf is not None:
             kind = jnp.shape(leaf), jnp.result_type(leaf), explicit_sharding(leaf)
             members.setdefault(kind, []).append(i)
-    return [
-        _Bucket(tuple(found), tuple(flat[i][0] for i in found))
-        for found in members.values()
-    ]
+    parts = []
+    for (shape, _, _), found in members.items():
+        number = min(_PARTS, math.ceil(len(found) * math.prod(shape) / _ELEMENTS))
+        size = math.ceil(len(found) / max(number, 1))
+        parts += [found[i : i + size] for i in range(0, len(found), size)]
+    return [_Bucket(tuple(part), tuple(flat[i][0] for i in part)) for part in parts]
 
 
 def _check_same(buckets: Sequence[_Bucket], state: BucketedState) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,9 +13,10 @@ import optax
 from optax_extras._core import checks
 from optax_extras._core.leaves import is_none
 from optax_extras._core.missing import update_without_missing
-from optax_extras._core.patterns import compile_patterns, first_matches, path_text
+from optax_extras._core.patterns import path_text
 from optax_extras._core.placement import explicit_sharding, placed_like
 from optax_extras._core.slices import Slices, with_own_keys
+from optax_extras._core.stacking import StackAxes
 
 
 class StackedState(NamedTuple):
@@ -60,7 +60,8 @@ def stacked(
         ``{"layers/.*": 0, "experts/.*": (0, 1)}``. A pattern is a regular expression
         that matches the whole path of a leaf, as
         ``jax.tree_util.keystr(path, simple=True, separator="/")`` writes it. The first
-        pattern that matches counts.
+        pattern that matches counts. Leaves of one pattern should be sharded alike along
+        these axes.
 
     Returns:
       A gradient transformation. Its state has the arrays of ``inner`` for each slice,
@@ -91,14 +92,14 @@ def stacked(
       minutes", arXiv 1904.00962
     """
     inner = optax.with_extra_args_support(inner)
-    rules = _Axes.of(axes)
+    stack_axes = StackAxes.of(axes)
 
     def init_slice(part: optax.Params) -> optax.OptState:
         return with_own_keys(inner.init(part), jax.tree.leaves(part)[0])
 
     def init(params: optax.Params) -> StackedState:
         tree = _Tree.of(params)
-        stacks = rules.stacks(tree.paths, tree.leaves)
+        stacks = _stacks(stack_axes, tree.paths, tree.leaves)
         states = []
         for stack in stacks:
             states.append(stack.init(init_slice, tree.part(stack)))
@@ -113,7 +114,8 @@ def stacked(
         checks.check_inexact("updates", updates)
         tree = _Tree.of(updates)
         where = None if params is None else tree.like(params)
-        stacks = rules.stacks(tree.paths, (tree if where is None else where).leaves)
+        like = tree if where is None else where
+        stacks = _stacks(stack_axes, tree.paths, like.leaves)
         if len(stacks) != len(state.stacks):
             raise ValueError(
                 "`updates` must form the stacks of the parameters given to `init`, got"
@@ -224,59 +226,26 @@ class _Tree(NamedTuple):
         return self._replace(leaves=masked).whole()
 
 
-class _Axes(NamedTuple):
-    """Patterns, and the axes of each."""
+def _stacks(
+    axes: StackAxes, paths: Sequence[str], leaves: Sequence[Any]
+) -> list[_Stack]:
+    """The stacks among the leaves, in the order of their first ones.
 
-    patterns: tuple[re.Pattern[str], ...]
-    axes: dict[str, tuple[int, ...]]
-
-    @classmethod
-    def of(cls, axes: Any) -> _Axes:
-        if not isinstance(axes, Mapping):
-            raise TypeError(f"`axes` must map patterns to axes, got {axes!r}")
-        patterns = compile_patterns("axes", axes)
-        return cls(patterns, {k: _checked_axes(k, v) for k, v in axes.items()})
-
-    def stacks(self, paths: Sequence[str], leaves: Sequence[Any]) -> list[_Stack]:
-        """The stacks among the leaves, in the order of their first ones.
-
-        Args:
-          paths: of all leaves.
-          leaves: those that tell the shapes.
-        """
-        members: dict[Any, list[int]] = {}
-        known = [i for i, leaf in enumerate(leaves) if leaf is not None]
-        matches = first_matches("axes", self.patterns, [paths[i] for i in known])
-        for i, match in zip(known, matches, strict=True):
-            if match is None:
-                continue
-            path, leaf, pattern = paths[i], leaves[i], match.re.pattern
-            axes, ndim = self.axes[pattern], jnp.ndim(leaf)
-            if not all(-ndim <= axis < ndim for axis in axes):
-                raise ValueError(
-                    f"`axes` of {pattern!r} must be axes of every leaf that it matches,"
-                    f" got {axes} for {path!r} of shape {jnp.shape(leaf)}"
-                )
-            axes = tuple(axis % ndim for axis in axes)
-            if len(set(axes)) < len(axes):
-                raise ValueError(
-                    f"`axes` of {pattern!r} must differ, got {self.axes[pattern]}"
-                )
-            sizes = tuple(jnp.shape(leaf)[axis] for axis in axes)
-            # `jax.vmap` needs one sharding of the axes, where types tell it.
-            sharding = explicit_sharding(leaf)
-            spec = sharding and tuple(sharding.spec[axis] for axis in axes)
-            members.setdefault((pattern, axes, sizes, spec), []).append(i)
-        return [
-            _Stack(frozenset(found), axes, sizes)
-            for (_, axes, sizes, _), found in members.items()
-        ]
-
-
-def _checked_axes(pattern: str, value: Any) -> tuple[int, ...]:
-    axes = tuple(value) if isinstance(value, Sequence) else (value,)
-    if not axes or not all(type(axis) is int for axis in axes):
-        raise TypeError(
-            f"`axes` of {pattern!r} must be an int or several, got {value!r}"
-        )
-    return axes
+    Args:
+      axes: of the user.
+      paths: of all leaves.
+      leaves: those that tell the shapes.
+    """
+    members: dict[Any, list[int]] = {}
+    for i, found in enumerate(axes.of_leaves(paths, leaves)):
+        if found is None:
+            continue
+        sizes = tuple(jnp.shape(leaves[i])[axis] for axis in found.axes)
+        # `jax.vmap` needs one sharding of the axes, where types tell it.
+        sharding = explicit_sharding(leaves[i])
+        spec = sharding and tuple(sharding.spec[axis] for axis in found.axes)
+        members.setdefault((found, sizes, spec), []).append(i)
+    return [
+        _Stack(frozenset(found), stacked.axes, sizes)
+        for (stacked, sizes, _), found in members.items()
+    ]

@@ -649,11 +649,7 @@ def test_bad_every(every, error):
         ("leaf", {".*": 0}, ValueError, "`axes` must be given with per='layer'"),
         ("layer", None, ValueError, "`axes` must be given with per='layer'"),
         ("layer", [0], TypeError, "`axes` must map patterns to axes"),
-        ("layer", {".*": 0.5}, TypeError, "an int or a tuple of them, got 0.5"),
-        ("layer", {".*": True}, TypeError, "an int or a tuple of them, got True"),
-        ("layer", {".*": ()}, ValueError, "of at least 0 in ascending order"),
-        ("layer", {".*": -1}, ValueError, "of at least 0 in ascending order"),
-        ("layer", {".*": (1, 0)}, ValueError, "of at least 0 in ascending order"),
+        ("layer", {".*": 0.5}, TypeError, "must be an int or several, got 0.5"),
         ("layer", {"(": 0}, ValueError, "`axes` must be regular expressions"),
     ],
 )
@@ -670,7 +666,7 @@ def test_what_init_refuses():
 
     with pytest.raises(ValueError, match="'d' chooses none"):
         init([metrics.grad_norm("layer", {"d": 0})])
-    with pytest.raises(ValueError, match=r"got \(1,\) for 'a', of shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"got \(1,\) for 'a' of shape \(2,\)"):
         init([metrics.grad_norm("layer", {"a": 1})])
     with pytest.raises(ValueError, match="must have paths of their own"):
         init([metrics.grad_norm("leaf")], {"a": {"b": jnp.ones(2)}, "a/b": jnp.ones(2)})

@@ -297,23 +297,11 @@ def test_sharded_stacks_stay_where_they_are(kind, place, name):
     assert difference(jax.device_get(updates), expected) < 1e-5
 
 
-@pytest.mark.parametrize(
-    ("axes", "error", "message"),
-    [
-        ({"layer/.*": 0}, ValueError, "'layer/.*' chooses none: the paths are 'exp"),
-        ({"head": 2}, ValueError, r"got \(2,\) for 'head' of shape \(5, 2\)"),
-        ({"head": (0, 0)}, ValueError, r"`axes` of 'head' must differ, got \(0, 0\)"),
-        ({"head": (0, -2)}, ValueError, r"`axes` of 'head' must differ, got \(0, -2\)"),
-        ({"head": 0.5}, TypeError, "`axes` of 'head' must be an int or several, got 0"),
-        ({"head": True}, TypeError, "must be an int or several, got True"),
-        ({"head": ()}, TypeError, r"must be an int or several, got \(\)"),
-        ({"(": 0}, ValueError, "must be regular expressions"),
-        ([("head", 0)], TypeError, "`axes` must map patterns to axes, got"),
-    ],
-)
-def test_bad_axes(axes, error, message):
-    with pytest.raises(error, match=message):
-        ox.stacked(optax.sgd(0.1), axes).init(PARAMS)
+def test_bad_axes():
+    with pytest.raises(TypeError, match="`axes` must map patterns to axes, got"):
+        ox.stacked(optax.sgd(0.1), ["head"])
+    with pytest.raises(ValueError, match=r"'layer/.*' chooses none: the paths"):
+        ox.stacked(optax.sgd(0.1), {"layer/.*": 0}).init(PARAMS)
 
 
 def test_other_stacks_than_those_of_init_are_refused():
