@@ -5,12 +5,13 @@ and papers are those of ``optax-extras list``. The state is measured on a float3
 for each row of the algorithm in `tests`.
 """
 
-import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import PartitionSpec
 
 from optax_extras.cli._catalogue import Entry, Reference, entries
@@ -67,10 +68,7 @@ def _state(rows: list[Row]) -> str:
 def _bytes(row: Row, rows: int) -> int:
     """The size of a state, on each worker, of a matrix with 128 columns."""
     leaf = jax.ShapeDtypeStruct((rows, 128), jnp.float32)
-    if row.around is not None:
-        alone = dataclasses.replace(row, make=row.around, around=None)
-        return _bytes(dataclasses.replace(row, around=None), rows) - _bytes(alone, rows)
-    state = jax.eval_shape(row.build().init, leaf)
+    state, inner = jax.eval_shape(row.build().init, leaf), row.inner()
     specs = PartitionSpec() if row.state_specs is None else row.state_specs(state)
     workers = jax.tree.map(
         lambda spec, part: jax.tree.map(lambda _: row.workers if spec else 1, part),
@@ -78,7 +76,13 @@ def _bytes(row: Row, rows: int) -> int:
         state,
     )
     sizes = jax.tree.map(lambda x, n: x.size * x.dtype.itemsize // n, state, workers)
-    return sum(jax.tree.leaves(sizes))
+    return sum(jax.tree.leaves(sizes)) - (0 if inner is None else _size(inner, leaf))
+
+
+def _size(tx: optax.GradientTransformation, leaf: Any) -> int:
+    """The size of the state of a transformation that another is around."""
+    arrays = jax.tree.leaves(jax.eval_shape(tx.init, leaf))
+    return sum(x.size * x.dtype.itemsize for x in arrays)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Noise, momentum, AdaSmooth and compressed means as optax gradient transformations.
+"""Noise, momentum, AdaSmooth, compressed means and wrappers for optax.
 
 The tools are imported at first use: `optax_extras.tasks`, `optax_extras.testing` and
 `optax_extras.tuning`.

@@ -123,8 +123,18 @@ class Row(Spec):
 
     def build(self) -> optax.GradientTransformationExtraArgs:
         """The transformation."""
-        key = {"key": 7} if "random" in self.supports else {}
-        return self.make(**self.hyperparameters, **key)
+        return self.make(**self.hyperparameters, **self._key)
+
+    def inner(self) -> optax.GradientTransformation | None:
+        """The transformation that it is around, if it is around one."""
+        if self.around is not None:
+            return self.around(**self.hyperparameters, **self._key)
+        inner: Any = getattr(self.make, "keywords", {}).get("inner")
+        return inner
+
+    @property
+    def _key(self) -> dict[str, int]:
+        return {"key": 7} if "random" in self.supports else {}
 
 
 FIELDS = {field.name for field in dataclasses.fields(Row)}
