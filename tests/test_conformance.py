@@ -16,15 +16,43 @@ ALONE = [row for row in ALGORITHMS if row.axis_name is None]
 # Between them, their states have all kinds of parts that belong to workers.
 OF_ALL_STATES = {"local_updates", "power_sgd"}
 OVER_WORKERS = [row for row in ALGORITHMS if row not in ALONE]
+WRAPPERS = [row for row in ALONE if row.inner() is not None]
+# What is their own, whatever the formula inside of them.
+OF_WRAPPERS = {*CHECKS_OF["state"], *CHECKS_OF["sums"]}
+OF_WRAPPERS |= {
+    "jit_equals_eager",
+    "scan_equals_loop",
+    "donation",
+    "bfloat16",
+    "injected_hyperparameters_take_effect",
+    "temporary_bytes",
+}
 
 
 def variants(change):
     """The rows that differ from their algorithm's in this."""
-    return [row for row in ROWS if change in row.changes]
+    return [row for row in ROWS if change in row.changes and row.inner() is None]
 
 
-@parametrize_checks(ALONE, checks=set(CHECKS) - set(CHECKS_OF["consumers"]))
+@parametrize_checks(
+    [row for row in ALONE if row not in WRAPPERS],
+    checks=set(CHECKS) - set(CHECKS_OF["consumers"]),
+)
 def test_conformance(check):
+    check()
+
+
+@parametrize_checks(WRAPPERS, checks=OF_WRAPPERS)
+def test_wrappers(check):
+    check()
+
+
+@pytest.mark.nightly
+@parametrize_checks(
+    [row for row in ROWS if row.inner() is not None],
+    checks=set(CHECKS) - set(CHECKS_OF["consumers"]),
+)
+def test_around_others(check):
     check()
 
 

@@ -194,6 +194,14 @@ def check_gradients(updates: Any, buffers: Any) -> None:
     _check_structure(updates, buffers)
 
 
+def check_updates(updates: Any, params: Any) -> None:
+    """Raises unless `updates` are inexact and fit `params`, where these are given."""
+    if params is None:
+        check_inexact("updates", updates)
+    else:
+        check_gradients(updates, params)
+
+
 def check_inexact(name: str, tree: Any) -> None:
     """Raises unless every leaf is floating-point or complex."""
     for path, leaf in jax.tree.leaves_with_path(tree):

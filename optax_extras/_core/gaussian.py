@@ -83,7 +83,8 @@ def gaussian_like(words: jax.Array, step: jax.Array, tree: Any, *, stream: str) 
     Args:
       words: uint32[2] from `key_words`.
       step: int32[], the step the noise is for.
-      tree: floating-point or complex arrays, whose values are not used.
+      tree: floating-point or complex arrays, whose values are not used. Inside of
+        `slices`, either one of them or `step` must be the slice's own.
       stream: a name for the purpose; draws with one key differ between streams.
 
     Returns:
@@ -94,7 +95,9 @@ def gaussian_like(words: jax.Array, step: jax.Array, tree: Any, *, stream: str) 
     flat, treedef = jax.tree.flatten_with_path(tree)
     if not flat:
         return tree
-    high, low = slices.path_words(stream, [path for path, _ in flat], flat[0][1])
+    high, low = slices.path_words(
+        stream, [path for path, _ in flat], (step, flat[0][1])
+    )
     step_words = _threefry2x32(words, np.uint32(0), step.astype(jnp.uint32))
     # Without the barrier XLA copies this chain into the loop of every leaf.
     leaf_words = barrier(jnp.stack(_threefry2x32(step_words, high, low), axis=1))

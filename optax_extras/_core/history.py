@@ -6,9 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Where a window is not full; finite, so that differences are no NaN.
-_EMPTY = float(np.finfo(np.float32).max)
-
 
 def length(name: str, value: Any) -> int:
     """Checks the length of a window, which is a shape: a Python int of at least 1."""
@@ -35,12 +32,13 @@ def ordered(window: jax.Array, filled: jax.Array) -> jax.Array:
       filled: how many of its last places hold values; int32[].
     """
     size = window.shape[0]
+    empty = np.finfo(window.dtype).max  # finite, so that differences are no NaN
     is_known = jnp.arange(size, dtype=jnp.int32) >= size - filled
-    return jnp.sort(jnp.where(is_known, window, _EMPTY))
+    return jnp.sort(jnp.where(is_known, window, empty))
 
 
 def median(values: jax.Array, filled: jax.Array) -> jax.Array:
     """The median of the first values of an ascending array, at least one of them."""
     low = values[jnp.maximum(filled - 1, 0) // 2]
-    high = values[jnp.maximum(filled // 2, 0)]
+    high = values[filled // 2]
     return low + (high - low) / 2

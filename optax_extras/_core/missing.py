@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optax_extras._core import leaves
 from optax_extras._core.leaves import is_none
+from optax_extras._core.paths import owner
 
 
 def update_without_missing(
@@ -21,41 +23,30 @@ def update_without_missing(
     """Updates with zeros in place of None, which leave nothing of theirs in the state.
 
     Many transformations fail at a None beside a parameter. The update of a None is
-    None, and the state of its leaf stays. Without `params`, nothing is replaced.
+    None, and arrays of the state stay whose paths end with that of its leaf. Without
+    `params`, nothing is replaced.
     """
-    if params is None or not any(
-        update is None and param is not None
-        for update, param in zip(_leaves(updates), _leaves(params), strict=True)
-    ):
+    treedef: Any
+    flat, treedef = jax.tree.flatten_with_path(updates, is_leaf=is_none)
+    own = [None] * len(flat) if params is None else treedef.flatten_up_to(params)
+    missing = {
+        path: update is None and param is not None
+        for (path, update), param in zip(flat, own, strict=True)
+    }
+    if not any(missing.values()):
         return tx.update(updates, state, params, **extra_args)  # type: ignore[no-any-return]
-    missing = jax.tree.map(
-        lambda p, u: None if p is None else u is None, params, updates, is_leaf=is_none
+    filled = [
+        jnp.zeros_like(param) if missing[path] else update
+        for (path, update), param in zip(flat, own, strict=True)
+    ]
+    new_updates, new_state = tx.update(
+        treedef.unflatten(filled), state, params, **extra_args
     )
-    filled = jax.tree.map(
-        lambda u, p: jnp.zeros_like(p) if u is None and p is not None else u,
-        updates,
-        params,
-        is_leaf=is_none,
-    )
-    new_updates, new_state = tx.update(filled, state, params, **extra_args)
-    changes = object()
-    kept = optax.tree.map_params(
-        tx,
-        lambda old, is_missing: old if is_missing else changes,
-        state,
-        missing,
-        transform_non_params=lambda _: changes,
-    )
+
+    def kept(path: Any, old: Any, new: Any) -> Any:
+        return old if owner(path, missing) else new
+
     return (
-        jax.tree.map(
-            lambda u, new: None if u is None else new,
-            updates,
-            new_updates,
-            is_leaf=is_none,
-        ),
-        jax.tree.map(lambda old, new: new if old is changes else old, kept, new_state),
+        leaves.map_gradients(lambda _, new: new, updates, new_updates),
+        jax.tree.map_with_path(kept, state, new_state),
     )
-
-
-def _leaves(tree: Any) -> list[Any]:
-    return jax.tree.leaves(tree, is_leaf=is_none)

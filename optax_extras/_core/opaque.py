@@ -7,13 +7,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# Older versions of XLA:CPU remove barriers before fusion.
+# Older versions of XLA:CPU remove barriers before fusion; and all arrays behind one
+# vary over the axes of each, in a `jax.shard_map`.
 _BARRIERS_HOLD = jax.__version_info__ >= (0, 11, 1)
 
 
 def barrier(tree: Any) -> Any:
-    """The same arrays behind a barrier, across which XLA does not fuse."""
-    return lax.optimization_barrier(tree)
+    """The same arrays behind a barrier, across which XLA does not fuse.
+
+    None of them is there before all are, if barriers hold.
+    """
+    if _BARRIERS_HOLD:
+        return lax.optimization_barrier(tree)
+    return jax.tree.map(lax.optimization_barrier, tree)
 
 
 def opaque(function: Callable[..., Any], count: jax.Array, *operands: Any) -> Any:

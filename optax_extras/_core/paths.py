@@ -1,13 +1,16 @@
-"""Two words that identify the path of a leaf, in every process.
+"""What the paths of leaves tell: words for draws, and whose an array of a state is.
 
-The encoding of a path does not depend on how JAX prints keys.
+Two words identify a path in every process; they do not depend on how JAX prints keys.
 """
 
 import hashlib
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
+
+T = TypeVar("T")
 
 
 def hash_paths(stream: str, paths: list[Any]) -> np.ndarray[Any, Any]:
@@ -22,6 +25,20 @@ def hash_paths(stream: str, paths: list[Any]) -> np.ndarray[Any, Any]:
             )
         hashes[words] = None
     return np.array(list(hashes)).T
+
+
+def owner(path: Any, of_params: Mapping[Any, T]) -> T | None:
+    """What belongs to the parameter of an array in a state.
+
+    That is the parameter with whose path the array's own ends; if there are several,
+    the one of the longest. A parameter that is the whole tree has no path to tell.
+
+    Args:
+      path: of the array.
+      of_params: something for each parameter, by its path.
+    """
+    ends = (path[start:] for start in range(len(path)))
+    return next((of_params[end] for end in ends if end in of_params), None)
 
 
 def hash_words(stream: str, *path: Any) -> tuple[np.uint32, np.uint32]:

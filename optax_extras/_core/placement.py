@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from optax_extras._core.axes import names_of
+from optax_extras._core.paths import owner
 from optax_extras.typing import AxisName
 
 
@@ -173,10 +174,9 @@ def placed_like(state: Any, params: Any, stacked: int) -> Any:
     }
 
     def place(path: Any, x: Any) -> Any:
-        for start in range(len(path) + 1):
-            shape, sharding = shardings.get(path[start:], (None, None))
-            if shape == jnp.shape(x):
-                return jax.device_put(x, sharding)
+        shape, sharding = owner(path, shardings) or shardings.get((), (None, None))
+        if shape == jnp.shape(x):
+            return jax.device_put(x, sharding)
         return jax.device_put(x, *of_stacks) if len(of_stacks) == 1 else x
 
     return jax.tree.map_with_path(place, state)

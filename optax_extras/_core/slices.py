@@ -8,7 +8,6 @@ import contextlib
 import contextvars
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -23,6 +22,18 @@ from optax_extras._core.placement import explicit_sharding
 _OPEN: contextvars.ContextVar[tuple["Slices", ...]] = contextvars.ContextVar(
     "slices", default=()
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Axis:
+    """The name of a mapped axis.
+
+    JAX knows what it has traced by the names of the axes; with others for the same
+    paths alone, no slices draw by the paths of others.
+    """
+
+    paths: tuple[Any, ...]
+    number: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,21 +56,11 @@ class Slices:
             with self._open():
                 return function(*arguments)
 
-        for axis, size in reversed(list(enumerate(self.sizes))):
-            of_a_slice = jax.vmap(
-                of_a_slice, axis_name=f"{self._name}-{axis}", axis_size=size
-            )
+        own_paths = tuple(self.paths_of(()))
+        for number, size in reversed(list(enumerate(self.sizes))):
+            name = _Axis(own_paths, number)
+            of_a_slice = jax.vmap(of_a_slice, axis_name=name, axis_size=size)
         return of_a_slice
-
-    @functools.cached_property
-    def _name(self) -> str:
-        """A name that changes with the paths.
-
-        JAX knows what it has traced by the names of mapped axes; without them, slices
-        could draw by the paths of others.
-        """
-        words = paths.hash_paths("slices", list(self.paths_of(())))
-        return "slices-" + hashlib.blake2b(words.tobytes(), digest_size=8).hexdigest()
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[None]:
@@ -76,7 +77,8 @@ def path_words(stream: str, of_leaves: Sequence[Any], like: Any) -> Any:
     Args:
       stream: a name for the purpose.
       of_leaves: paths, as they are seen here.
-      like: an argument of the function, one of the leaves.
+      like: arguments of the function, of which each slice has its own: at least one
+        that no transformation inside of it has replaced by a constant.
     """
     opened = _OPEN.get()
     # The slices that were opened last know the paths as they are seen here.
@@ -101,7 +103,7 @@ def with_own_keys(state: Any, like: Any) -> Any:
 
     Args:
       state: what `init` made of a slice.
-      like: a leaf of the slice.
+      like: the slice.
     """
 
     def fold(x: Any) -> Any:
@@ -140,9 +142,10 @@ def _position(level: int) -> Callable[[Any], jax.Array]:
         return jnp.int32(0)
 
     @position.def_vmap
-    def along(axis_size: int, in_batched: Any, like: Any) -> tuple[jax.Array, bool]:
+    def along(axis_size: int, is_batched: Any, like: Any) -> tuple[jax.Array, bool]:
         if level:
-            return _position(level - 1)(like[0]), False
+            inside = jax.tree.map(lambda x, b: x[0] if b else x, like, is_batched[0])
+            return _position(level - 1)(inside), False
         return jnp.arange(axis_size, dtype=jnp.int32), True
 
     return position

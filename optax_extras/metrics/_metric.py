@@ -99,6 +99,10 @@ def stateless(
 
 def of_function(name: str, function: Callable[..., Values]) -> Metric:
     """A metric from a function of gradients, updates, parameters and inner state."""
+    if name.endswith(("/*", "/#")):
+        raise ValueError(
+            f"the name of a metric must not end with '/*' or '/#', got {name!r}"
+        )
 
     def init(params: Any, inner_state: Any) -> tuple[Values, Any]:
         dtype = dtypes.statistic_dtype(params)

@@ -32,6 +32,7 @@ _RATES = {
 LEFT_OUT = {
     "dpsgd": "it takes one gradient for each example",
     "optimistic_adam": "deprecated in favour of optimistic_adam_v2",
+    "with_rules": "it takes rules for the paths of parameters",
 }
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 BASE = optax.sgd(0.1)

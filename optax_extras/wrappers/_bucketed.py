@@ -11,19 +11,21 @@ import jax.numpy as jnp
 import optax
 
 from optax_extras._core import checks
+from optax_extras._core.inner import as_transformation
 from optax_extras._core.leaves import is_none
 from optax_extras._core.opaque import barrier
 from optax_extras._core.placement import explicit_sharding, placed_like
 from optax_extras._core.slices import Slices, with_own_keys
 
-# A bucket is divided into at most so many parts, of at least so many elements.
+# A bucket is divided into at most so many parts, of at least so many elements. States
+# have this structure: with other numbers, older checkpoints could not be restored.
 _PARTS, _ELEMENTS = 4, 2**19
 
 
 class BucketedState(NamedTuple):
     """State of `bucketed`."""
 
-    # One for each bucket, the arrays with an axis of the bucket's leaves in front.
+    # One for each part of a bucket, the arrays with an axis of its leaves in front.
     buckets: tuple[optax.OptState, ...]
 
 
@@ -41,10 +43,12 @@ def bucketed(
     to 12 temporary bytes for each float32 parameter.
 
     Leaves of one shape and dtype, and on an explicit mesh of one sharding, form a
-    bucket. ``inner`` is mapped by `jax.vmap` over the leaves of each bucket, and sees a
-    single array without a tree around it. What depends on the tree, such as a mask or
-    `optax.clip_by_global_norm`, therefore belongs outside. On a mesh with automatic
-    axes, leaves of one shape should be sharded alike; otherwise XLA has to move them.
+    bucket; one of many elements is divided into up to four. ``inner`` is mapped by
+    `jax.vmap` over the leaves of each bucket, and sees a single array without a tree
+    around it. What depends on the tree, such as a mask, `with_rules`, `record` or
+    `optax.clip_by_global_norm`, therefore belongs outside. Extra arguments are passed
+    on as they are. On a mesh with automatic axes, leaves of one shape should be sharded
+    alike; otherwise XLA has to move them.
 
     Random draws are those without `bucketed`, for the transformations of this library:
     they depend on the path of each leaf.
@@ -81,7 +85,7 @@ def bucketed(
     References:
       Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"
     """
-    inner = optax.with_extra_args_support(inner)
+    inner = as_transformation("inner", inner)
 
     def init_leaf(param: jax.Array) -> optax.OptState:
         return with_own_keys(inner.init(param), param)
@@ -100,7 +104,7 @@ def bucketed(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, BucketedState]:
-        checks.check_inexact("updates", updates)
+        checks.check_updates(updates, params)
         treedef: Any
         flat, treedef = jax.tree.flatten_with_path(updates, is_leaf=is_none)
         paths, grads = [path for path, _ in flat], [leaf for _, leaf in flat]
@@ -114,20 +118,17 @@ def bucketed(
 
         states, moved = [], jnp.zeros(())
         for bucket, old in zip(buckets, state.buckets, strict=True):
-            known = [grads[i] is not None for i in bucket.members]
-            filled = [
-                jnp.zeros_like(x) if g is None and x is not None else g
-                for g, x in zip(grads, like, strict=True)
-            ]
+            members = [grads[i] for i in bucket.members]
+            known = [g is not None for g in members]
             # One after another, so that they share temporary memory, and stay in cache.
-            whole, _ = barrier((bucket.stacked(filled), moved))
+            whole, _ = barrier((_joined(members, like[bucket.members[0]]), moved))
             moved, new = bucket.slices.map(update_leaf)(
                 whole, old, None if own is None else bucket.stacked(own)
             )
-            for row, (i, is_known) in enumerate(
-                zip(bucket.members, known, strict=True)
-            ):
-                grads[i] = moved[row] if is_known else None
+            for row, (i, g) in enumerate(zip(bucket.members, members, strict=True)):
+                widened = g is not None and moved.dtype == whole.dtype
+                dtype = jnp.result_type(g) if widened else moved.dtype
+                grads[i] = None if g is None else moved[row].astype(dtype)
             states.append(new if all(known) else _rows(known, new, old))
         return treedef.unflatten(grads), BucketedState(tuple(states))
 
@@ -182,6 +183,15 @@ def _check_same(buckets: Sequence[_Bucket], state: BucketedState) -> None:
             f" buckets of {sizes} leaves for a state of {known}; if gradients have"
             " other dtypes than parameters, or are None, pass `params`"
         )
+
+
+def _joined(grads: Sequence[Any], like: Any) -> jax.Array:
+    """Gradients along a first axis, of the widest of their dtypes; zeros for None."""
+    dtypes = [jnp.result_type(g) for g in grads if g is not None]
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.result_type(*dtypes) if dtypes else jnp.result_type(like)
+    zeros = jnp.zeros_like(like, dtype)
+    return jnp.stack([zeros if g is None else jnp.asarray(g, dtype) for g in grads])
 
 
 def _rows(chosen: Sequence[bool], new: Any, old: Any) -> Any:

@@ -15,12 +15,14 @@ from jax.sharding import AxisType
 from optax_extras import metrics as library
 from optax_extras._core import checks
 from optax_extras._core.axes import vary_over, varying
+from optax_extras._core.inner import as_transformation
+from optax_extras._core.opaque import barrier
 from optax_extras.metrics._metric import of_function
 from optax_extras.wrappers._recorded import RecordState, Scalars, arrays_by_name
 
-# With older versions, all arrays behind a barrier vary over the axes of each, in a
-# `jax.shard_map`, and XLA:CPU removes barriers before it places buffers.
-_JOINS = jax.__version_info__ >= (0, 11, 1)
+Metrics = (
+    Sequence[str | library.Metric] | Mapping[str, library.Metric | Callable[..., Any]]
+)
 
 _BY_NAME: dict[str, Callable[[], library.Metric]] = {
     "grad_norm": library.grad_norm,
@@ -33,8 +35,7 @@ _BY_NAME: dict[str, Callable[[], library.Metric]] = {
 
 def record(
     inner: optax.GradientTransformation,
-    metrics: Sequence[str | library.Metric]
-    | Mapping[str, library.Metric | Callable[..., Any]],
+    metrics: Metrics,
     *,
     every: int = 1,
 ) -> optax.GradientTransformationExtraArgs:
@@ -112,9 +113,7 @@ def record(
     """
     every = checks.positive_integer("every", every)
     measured = _metrics(metrics)
-    if isinstance(inner, optax.MultiSteps):  # no GradientTransformation by its type
-        inner = optax.GradientTransformationExtraArgs(inner.init, inner.update)
-    inner = optax.with_extra_args_support(inner)
+    inner = as_transformation("inner", inner)
 
     def init(params: optax.Params) -> RecordState:
         checks.check_inexact("params", params)
@@ -132,9 +131,7 @@ def record(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, RecordState]:
-        checks.check_inexact("updates", updates)
-        if params is not None:
-            checks.check_gradients(updates, params)
+        checks.check_updates(updates, params)
         arguments = updates, state.inner_state, params
         before = state.scalars.values, state.scalars.metric_states
 
@@ -142,8 +139,8 @@ def record(
             return inner.update(*arguments, **extra_args)
 
         def again() -> Any:
-            # A barrier, for that metrics and `inner` do not share, and write, a square.
-            new_updates, inner_state = advance(_barrier(arguments))
+            # Without the barrier, XLA writes squares that metrics and `inner` share.
+            new_updates, inner_state = advance(barrier(arguments))
             return _once(new_updates), inner_state
 
         def measure() -> Any:
@@ -158,7 +155,7 @@ def record(
         known = lax.cond(due, measure, lambda: before)
         # What overwrites state and parameters must wait for what is read of them here,
         # or XLA copies them first.
-        known, arguments = _barrier((known, arguments))
+        known, arguments = barrier((known, arguments))
         new_updates, inner_state = advance(arguments)
         return new_updates, RecordState(Scalars(count, *known), inner_state)
 
@@ -229,13 +226,6 @@ def _measured(
     return new_values, new_states
 
 
-def _barrier(tree: Any) -> Any:
-    """The same arrays, none of which is there before all are."""
-    if _JOINS:
-        return lax.optimization_barrier(tree)
-    return jax.tree.map(lax.optimization_barrier, tree)
-
-
 def _once(updates: Any) -> Any:
     """Updates to be reduced, behind barriers where leaves have a shape in common.
 
@@ -244,7 +234,7 @@ def _once(updates: Any) -> Any:
     """
     shapes = collections.Counter(map(jnp.shape, jax.tree.leaves(updates)))
     return jax.tree.map(
-        lambda u: lax.optimization_barrier(u) if shapes[jnp.shape(u)] > 1 else u,
+        lambda u: barrier(u) if shapes[jnp.shape(u)] > 1 else u,
         updates,
     )
 

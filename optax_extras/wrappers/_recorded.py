@@ -151,7 +151,8 @@ def arrays_by_name(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
                 if name in found:
                     raise ValueError(
                         f"recorded scalars must have different names, got {name!r}"
-                        " twice; a mapping of `metrics` gives names of your own"
+                        " twice; a mapping of `metrics` gives names of your own, and"
+                        " `record` belongs outside of `stacked` and `bucketed`"
                     )
                 found[name] = x
     return found

@@ -65,9 +65,9 @@ class RuleSet:
                 f" none matches {', '.join(map(repr, missing))}"
             )
         # A leaf without a parameter has its place among the layers too.
-        paths = [path for path, _ in leaves]
+        depths = self._depths([path for path, _ in leaves])
         return [
-            self._assign(path, np.shape(leaf), matches[path], paths)
+            self._assign(path, np.shape(leaf), matches[path], depths)
             if _is_array(leaf)
             else None
             for path, leaf in leaves
@@ -78,7 +78,7 @@ class RuleSet:
         path: str,
         shape: tuple[int, ...],
         match: re.Match[str] | None,
-        paths: list[str],
+        depths: dict[str, list[int]],
     ) -> Assigned:
         if match is None:
             return Assigned(path, shape, None, Rule())
@@ -86,20 +86,23 @@ class RuleSet:
         rule = self._rules[pattern.pattern]
         if isinstance(rule.lr_multiplier, ByPath):
             found = match[1] if pattern.groups else None
-            depths = self._depths(pattern, paths)
-            multiplier = rule.lr_multiplier.multiplier(path, found, depths, shape)
+            known = depths[pattern.pattern]
+            multiplier = rule.lr_multiplier.multiplier(path, found, known, shape)
             rule = rule._replace(lr_multiplier=multiplier)
         check_shapes(f"of the rule {pattern.pattern!r}", path, shape, rule)
         return Assigned(path, shape, pattern.pattern, rule)
 
-    @staticmethod
-    def _depths(pattern: Any, paths: list[str]) -> list[int]:
-        """What the pattern's group matches in all paths, as sorted ints."""
-        if not pattern.groups:
-            return []
-        found = (pattern.fullmatch(path) for path in paths)
-        texts = {match[1] for match in found if match is not None}
-        return sorted(int(text) for text in texts if text and text.isdecimal())
+    def _depths(self, paths: list[str]) -> dict[str, list[int]]:
+        """What the group of each pattern for depths matches, as sorted ints."""
+        depths = {}
+        for pattern in self._patterns:
+            if isinstance(self._rules[pattern.pattern].lr_multiplier, ByPath):
+                found = filter(None, map(pattern.fullmatch, paths))
+                texts = {match[1] for match in found} if pattern.groups else set()
+                depths[pattern.pattern] = sorted(
+                    int(text) for text in texts if text and text.isdecimal()
+                )
+        return depths
 
 
 def _is_array(leaf: Any) -> bool:

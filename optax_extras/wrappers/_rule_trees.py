@@ -123,20 +123,20 @@ def rules_of_tree(tree: Any, updates: Any) -> list[Rule | None]:
                 "`rules` of `update` must be a tree of `Rule`, as `resolve_rules` makes"
                 f" it, got {rule!r} at {path_text(path)!r}"
             )
-        by_path[path_text(path)] = rule
+        by_path[path] = rule
     found: list[Rule | None] = []
     for path, update in jax.tree.leaves_with_path(updates, is_leaf=leaves.is_none):
         text = path_text(path)
         if update is None:
             found.append(None)
-        elif text not in by_path:
+        elif path not in by_path:
             raise ValueError(
                 "`rules` of `update` must have a rule for each leaf, as `resolve_rules`"
                 f" makes it of the parameters; there is none for {text!r}"
             )
         else:
             check_shapes(
-                f"of the rule at {text!r}", text, jnp.shape(update), by_path[text]
+                f"of the rule at {text!r}", text, jnp.shape(update), by_path[path]
             )
-            found.append(by_path[text])
+            found.append(by_path[path])
     return found

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_extras._core import checks, dtypes, leaves, scalars
+from optax_extras._core.inner import as_transformation
 from optax_extras._core.missing import update_without_missing
 from optax_extras.typing import ScalarOrSchedule
 from optax_extras.wrappers._rule import Rule, Rules
@@ -128,7 +129,7 @@ def with_rules(
       torchtitan 2026, "Introduce param_groups to optimizer config", pull request 2859
       of pytorch/torchtitan
     """
-    inner = optax.with_extra_args_support(inner)
+    inner = as_transformation("inner", inner)
     rate = checks.nonnegative("learning_rate", learning_rate, schedule=True)
     decay = checks.nonnegative("weight_decay", weight_decay, schedule=True)
     require_all = checks.flag("require_all", require_all)
@@ -154,9 +155,7 @@ def with_rules(
         rules: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, WithRulesState]:
-        checks.check_inexact("updates", updates)
-        if params is not None:
-            checks.check_gradients(updates, params)
+        checks.check_updates(updates, params)
         if rules is not None:
             chosen = rules_of_tree(rules, updates)
         else:

@@ -11,6 +11,7 @@ from jax import lax
 
 from optax_extras._core import checks, history, leaves, norms, scalars
 from optax_extras._core.axes import is_bound, names_of, vary_over, varying
+from optax_extras._core.inner import as_transformation
 from optax_extras.typing import AxisName, Scalar
 
 # Of the median, the smallest scale: norms that hardly vary would give any z.
@@ -45,7 +46,7 @@ def skip_spikes(
     r"""Leaves out steps whose gradient is not finite, or is a spike.
 
     Use it around a whole optimizer, in runs that one bad batch must not end. A step
-    that is left out changes neither the parameters nor the optimizer's state, by a bit.
+    that is left out changes no bit of the parameters and of the optimizer's state.
     It does not help where every step has a large gradient; there, lower the learning
     rate. As a stage inside `optax.chain` it would guard only the state of its own
     inner transformation: the stages around it would still advance, on updates of zero.
@@ -143,7 +144,7 @@ def skip_spikes(
       MaxText 2026, "Support option to skip the optimizer for training step", pull
       request 3490 of AI-Hypercomputer/maxtext
     """
-    inner = optax.with_extra_args_support(inner)
+    inner = as_transformation("inner", inner)
     size = history.length("window", window)
     threshold = checks.positive("threshold", threshold)
     warmup = checks.steps("warmup", warmup)
@@ -174,7 +175,7 @@ def skip_spikes(
         value: Any = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, SkipSpikesState]:
-        checks.check_inexact("updates", updates)
+        checks.check_updates(updates, params)
         statistics, finite = _agreed(updates, value, axis_name)
         is_given = jnp.array([True, value is not None])
         enough = scalars.scalar(warmup, jnp.float32)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_extras._core import checks
+from optax_extras._core.inner import as_transformation
 from optax_extras._core.leaves import is_none
 from optax_extras._core.missing import update_without_missing
 from optax_extras._core.patterns import path_text
@@ -37,8 +38,8 @@ def stacked(
     the experts of a layer, and the transformation treats a leaf as a whole: it takes
     its norm (`optax.lamb`, `optax.lars`, `optax.contrib.muon`, adaptive clipping),
     factors its shape (`optax.adafactor`), or looks at the number of its dimensions.
-    Without `stacked`, all layers share one norm, and a stack of vectors passes for a
-    matrix. What acts on single elements, such as `optax.adam`, does not need it.
+    Without `stacked`, all layers share one norm, and a stack of vectors is taken
+    for a matrix. What acts on single elements, such as `optax.adam`, does not need it.
 
     Leaves that one pattern matches, and whose stacked axes have the same sizes, are a
     stack. ``inner`` is mapped by `jax.vmap` over the slices of each stack, and sees
@@ -47,11 +48,14 @@ def stacked(
 
     What reduces over the whole tree, such as `optax.clip_by_global_norm`, would see the
     leaves of one layer at a time. Place it outside:
-    ``optax.chain(optax.clip_by_global_norm(1.0), stacked(inner, axes))``.
+    ``optax.chain(optax.clip_by_global_norm(1.0), stacked(inner, axes))``. The same
+    holds for `with_rules`, whose patterns would not find the leaves of other stacks,
+    and for `record`, which would keep scalars of its own for each stack. Extra
+    arguments are passed on as they are.
 
     Random draws differ between slices. With the transformations of this library, slice
     i of the leaf at ``layers/w`` gets the noise of a leaf at ``layers/w/i``, as in a
-    list of layers.
+    list of layers. Inside `jax.shard_map`, i counts the slices of each shard.
 
     Args:
       inner: any transformation. Place `optax.inject_hyperparams` outside: inside, every
@@ -91,7 +95,7 @@ def stacked(
       You et al. 2019, "Large Batch Optimization for Deep Learning: Training BERT in 76
       minutes", arXiv 1904.00962
     """
-    inner = optax.with_extra_args_support(inner)
+    inner = as_transformation("inner", inner)
     stack_axes = StackAxes.of(axes)
 
     def init_slice(part: optax.Params) -> optax.OptState:
@@ -111,7 +115,7 @@ def stacked(
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, StackedState]:
-        checks.check_inexact("updates", updates)
+        checks.check_updates(updates, params)
         tree = _Tree.of(updates)
         where = None if params is None else tree.like(params)
         like = tree if where is None else where

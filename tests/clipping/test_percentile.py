@@ -237,3 +237,10 @@ def test_the_window_is_static_under_inject_hyperparams():
     )
     updates, _ = tx.update(jnp.ones(2), tx.init(jnp.zeros(2)))
     np.testing.assert_array_equal(updates, jnp.ones(2))
+
+
+def test_norms_beyond_float32_are_taken_in_double_precision(x64):
+    grads = jnp.array([1e40, 0.0])
+    tx = ox.clip_by_percentile(50)
+    updates, _ = tx.update(grads, tx.init(grads))
+    np.testing.assert_allclose(updates, grads)

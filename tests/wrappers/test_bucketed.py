@@ -11,13 +11,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import optax_extras as ox
 
-from specs import spec
+from specs import OF_ADAM, OF_OPTAX, most_slow, spec
 
-# Those of optax's own transformations, which a wrapper does not repair.
-OF_OPTAX = {
-    "inject_float32_hyperparams_on_bfloat16": "optax widens these updates",
-    "gradients_of_another_dtype": "optax makes the buffers wider",
-}
 BY_SHAPE = {"tree_map_params_of_state": "buckets depend on the shapes of leaves"}
 SPECS = [
     spec(
@@ -27,12 +22,7 @@ SPECS = [
         schedules=("learning_rate",),
         supports={"descent"},
         buffers=2,
-        expected_failures={
-            **OF_OPTAX,
-            **BY_SHAPE,
-            "strict_dtype_promotion": "optax computes b ** count",
-            "zero_gradients_in_half_precision": "Adam's eps is 0 in float16",
-        },
+        expected_failures={**OF_ADAM, **BY_SHAPE},
     ),
     spec(
         ox.bucketed,
@@ -106,7 +96,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", most_slow(METHODS, {"lars", "muon"}))
 def test_leaves_are_updated_as_alone(name):
     tx = METHODS[name]()
     assert_close(train(ox.bucketed(tx)), train(tx))
@@ -122,7 +112,7 @@ NOISY = {
 }
 
 
-@pytest.mark.parametrize("name", NOISY)
+@pytest.mark.parametrize("name", most_slow(NOISY, {"noisy_sgd"}))
 def test_draws_are_those_without_buckets(name):
     tx = NOISY[name]()
     assert_close(train(ox.bucketed(tx)), train(tx), 1e-6)
@@ -216,8 +206,53 @@ def fusions(tx, params):
     return len(re.findall(r" fusion\(", compiled.as_text()))
 
 
+@pytest.mark.slow
 def test_many_leaves_compile_to_few_fusions():
     leaf = jax.ShapeDtypeStruct((16, 16), jnp.float32)
     params = {f"w{i}": leaf for i in range(50)}
     muon = optax.contrib.muon(0.02)
     assert fusions(ox.bucketed(muon), params) < 0.1 * fusions(muon, params)
+
+
+def test_leaves_draw_differently_behind_a_constant():
+    params = {name: jnp.zeros(4) for name in "abc"}
+    tx = ox.bucketed(optax.chain(optax.set_to_zero(), ox.add_decayed_noise(1.0, key=0)))
+    found, _ = jax.jit(tx.update)(params, tx.init(params))
+    assert len(np.unique(np.stack(list(found.values())))) == 12
+
+
+@pytest.mark.parametrize("promotion", ["standard", "strict"])
+@pytest.mark.parametrize("dtypes", ["hff", "hNh", "fNh"])
+def test_updates_keep_the_dtypes_of_their_gradients(dtypes, promotion):
+    of = {"h": jnp.bfloat16, "f": jnp.float32}
+    params = {name: jnp.ones(3) for name in "abc"}
+    grads = {
+        name: None if kind == "N" else jnp.ones(3, of[kind])
+        for name, kind in zip(params, dtypes, strict=True)
+    }
+    tx = ox.bucketed(optax.stateless(lambda grads, params: grads))
+    with jax.numpy_dtype_promotion(promotion):
+        updates, _ = tx.update(grads, tx.init(params), params)
+    assert jax.tree.map(jnp.result_type, updates) == jax.tree.map(
+        jnp.result_type, grads
+    )
+
+
+def test_keys_that_noise_could_not_be_drawn_by_are_taken():
+    class Key:
+        def __lt__(self, other):
+            return id(self) < id(other)
+
+    params = {Key(): jnp.ones(3), Key(): jnp.ones(3)}
+    tx = ox.bucketed(optax.adam(0.1))
+    tx.update(params, tx.init(params), params)
+
+
+def test_large_buckets_are_divided():
+    params = {f"w{i}": jax.ShapeDtypeStruct((512, 512), jnp.float32) for i in range(9)}
+    tx = ox.bucketed(optax.trace(0.9))
+    sizes = [x.shape[0] for x in jax.tree.leaves(jax.eval_shape(tx.init, params))]
+    assert sizes == [3, 3, 3]
+    state = tx.init({"w0": jnp.ones(2)})
+    with pytest.raises(ValueError, match="must form the buckets"):
+        tx.update({f"w{i}": jnp.ones((512, 512)) for i in range(9)}, state)

@@ -203,3 +203,14 @@ def test_trees_that_do_not_fit():
         update({**tree, "b": wide})
     with pytest.raises(ValueError, match="`params` must be given to `update`"):
         tx.update(params, tx.init(params), rules=tree)
+
+
+def test_paths_of_one_text_have_rules_of_their_own():
+    params = {"a/b": jnp.ones(2), "a": {"b": jnp.ones(2)}}
+    tx = ox.with_rules(optax.identity(), 1.0, {})
+    tree = ox.resolve_rules({}, params, weight_decay=0.0)
+    tree["a"]["b"] = tree["a"]["b"]._replace(lr_multiplier=jnp.float32(0.5))
+    updates, _ = tx.update(params, tx.init(params), params, rules=tree)
+    np.testing.assert_allclose(
+        (updates["a"]["b"], updates["a/b"]), [[-0.5] * 2, [-1] * 2]
+    )

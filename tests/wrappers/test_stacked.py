@@ -12,18 +12,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 import optax_extras as ox
 from optax_extras.communication import collective_bytes
 
-from specs import spec
+from specs import OF_ADAM, OF_OPTAX, most_slow, spec
 
-# Those of optax's own transformations, which a wrapper does not repair.
-OF_OPTAX = {
-    "inject_float32_hyperparams_on_bfloat16": "optax widens these updates",
-    "gradients_of_another_dtype": "optax makes the buffers wider",
-}
-OF_ADAM = {
-    **OF_OPTAX,
-    "strict_dtype_promotion": "optax computes b ** count",
-    "zero_gradients_in_half_precision": "its eps is 0 in float16",
-}
 BY_SHAPE = {"tree_map_params_of_state": "stacks depend on the shapes of leaves"}
 AXES = {"axes": {r"(?!s$).*": 0}}  # all but the 0-d leaf of the checks
 SPECS = [
@@ -133,7 +123,9 @@ BY_ELEMENT = {
 }
 
 
-@pytest.mark.parametrize("name", [*BY_LEAF, *BY_ELEMENT])
+@pytest.mark.parametrize(
+    "name", most_slow([*BY_LEAF, *BY_ELEMENT], {"lars", "muon", "adam"})
+)
 def test_slices_are_leaves_of_their_own(name):
     tx = {**BY_LEAF, **BY_ELEMENT}[name]()
     found = train(ox.stacked(tx, PATTERNS), PARAMS)
@@ -153,7 +145,7 @@ NOISY = {
 }
 
 
-@pytest.mark.parametrize("name", NOISY)
+@pytest.mark.parametrize("name", most_slow(NOISY, {"noisy_sgd"}))
 def test_slices_draw_as_the_leaves_of_a_list(name):
     tx = NOISY[name]()
     found = train(ox.stacked(tx, PATTERNS), PARAMS)
@@ -261,7 +253,7 @@ MESHES = {
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize("place", MESHES)
-@pytest.mark.parametrize("name", ["adam", "lamb", "noisy_sgd"])
+@pytest.mark.parametrize("name", most_slow(["adam", "lamb", "noisy_sgd"], {"adam"}))
 def test_sharded_stacks_stay_where_they_are(kind, place, name):
     tx = {"lamb": BY_LEAF["lamb"], "adam": BY_ELEMENT["adam"], **NOISY}[name]()
     mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(kind,) * 2)
@@ -311,3 +303,89 @@ def test_other_stacks_than_those_of_init_are_refused():
         ValueError, match=r"form the stacks .* got 2 where the state ha"
     ):
         tx.update({"a": jnp.ones((2, 3)), "b": jnp.ones((4, 3))}, state)
+
+
+CONSTANT_FIRST = {
+    "no gradient": ({"a": None}, lambda tx: tx),
+    "frozen": (
+        {},
+        lambda tx: optax.chain(
+            optax.masked(optax.set_to_zero(), {"a": True, "b": False}), tx
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONSTANT_FIRST)
+def test_slices_draw_differently_behind_a_constant(case):
+    change, wrap = CONSTANT_FIRST[case]
+    params = {"a": jnp.zeros((3, 4)), "b": jnp.zeros((3, 4))}
+    tx = ox.stacked(wrap(ox.add_decayed_noise(1.0, key=0)), {".": 0})
+    found, _ = jax.jit(tx.update)({**params, **change}, tx.init(params), params)
+    assert len(np.unique(found["b"])) == found["b"].size
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        lambda: ox.stacked(optax.contrib.muon(0.1), {"layers/.*": 0}),
+        lambda: ox.stacked(ox.bucketed(optax.contrib.muon(0.1)), {"layers/.*": 0}),
+        lambda: ox.with_rules(
+            ox.stacked(ox.bucketed(optax.scale_by_adam()), {"layers/.*": 0}), 0.1, {}
+        ),
+        lambda: ox.with_rules(optax.contrib.muon(0.1), 0.1, {}),
+    ],
+    ids=["muon", "bucketed", "rules", "rules of muon"],
+)
+def test_a_leaf_without_a_gradient_keeps_its_buffers(inner):
+    params, tx = {**PARAMS}, inner()
+    _, state = tx.update(params, tx.init(params), params)
+    grads = {**params, "layers": {**params["layers"], "b": None}}
+    updates, after = tx.update(grads, state, params)
+    assert updates["layers"]["b"] is None
+    pairs = zip(jax.tree.leaves_with_path(state), jax.tree.leaves(after), strict=True)
+    for (path, old), new in pairs:
+        if getattr(path[-1], "key", None) == "b":
+            np.testing.assert_array_equal(old, new)
+    later, _ = tx.update(params, after, params)
+    assert jnp.all(jnp.isfinite(later["layers"]["b"]))
+
+
+def test_what_is_inside_must_be_a_transformation():
+    for make in (
+        ox.bucketed,
+        ox.skip_spikes,
+        lambda inner: ox.stacked(inner, {".*": 0}),
+        lambda inner: ox.record(inner, ["grad_norm"]),
+        lambda inner: ox.with_rules(inner, 0.1, {}),
+    ):
+        with pytest.raises(
+            TypeError, match=r"`inner` must be a gradient transform.* 3"
+        ):
+            make(3)
+
+
+def test_multi_steps_inside_gets_extra_arguments():
+    seen = []
+
+    def update(updates, state, params=None, *, value=None, **extra):
+        seen.append(value)
+        return updates, state
+
+    inner = optax.GradientTransformationExtraArgs(lambda params: (), update)
+    for make in (
+        ox.bucketed,
+        ox.skip_spikes,
+        lambda inner: ox.stacked(inner, {".*": 0}),
+        lambda inner: ox.record(inner, ["grad_norm"]),
+        lambda inner: ox.with_rules(inner, 0.1, {}),
+    ):
+        tx, params = make(optax.MultiSteps(inner, 1)), {"w": jnp.ones((2, 2))}
+        tx.update(params, tx.init(params), params, value=jnp.float32(1))
+    assert None not in seen
+
+
+def test_records_of_stacks_are_told_to_be_outside():
+    tx = ox.stacked(ox.record(optax.sgd(0.1), ["grad_norm"]), {"layers/.*": 0})
+    with pytest.raises(ValueError, match="`record` belongs outside of `stacked`"):
+        ox.recorded(tx.init(PARAMS))
