@@ -359,9 +359,7 @@ def test_what_is_inside_must_be_a_transformation():
         lambda inner: ox.record(inner, ["grad_norm"]),
         lambda inner: ox.with_rules(inner, 0.1, {}),
     ):
-        with pytest.raises(
-            TypeError, match=r"`inner` must be a gradient transform.* 3"
-        ):
+        with pytest.raises(TypeError, match=r"`inner` must be a gradient.* 3"):
             make(3)
 
 
