@@ -42,7 +42,14 @@ def test_every_notebook_is_tested():
 
 
 @pytest.mark.slow
-@each_notebook
+@pytest.mark.parametrize(
+    "name",
+    [
+        # one of them every day
+        pytest.param(name, marks=[pytest.mark.nightly] * (name != "gradient_noise"))
+        for name in NAMES
+    ],
+)
 def test_notebook_runs_from_scratch_without_a_warning(name, tmp_path):
     notebook = BUILD["execute"](name, short=True)
     nbformat.write(notebook, tmp_path / f"{name}.ipynb")

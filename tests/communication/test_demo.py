@@ -100,6 +100,7 @@ def oracle(grads, k, chunk, decay):
         yield means, deltas
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("k", "chunk"), [(8, 16), (32, 64)])
 def test_the_reference(k, chunk):
     grads = gradients(STEPS, shapes=SHAPES)

@@ -15,7 +15,7 @@ from communication.local import run as run_alone
 from communication.methods import trained
 from communication.workers import N, gradients, mesh_of, run, start
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 ALONG = {"axis_name": "data", "workers": N}
 

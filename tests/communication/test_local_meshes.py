@@ -14,7 +14,7 @@ from optax_extras.compressors import quantized
 from communication.local import run
 from communication.workers import N, begin, gradients, mesh_of
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 SHAPES = {"b": (5,), "w": (80, 30)}
 STEPS = 5

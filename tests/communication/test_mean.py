@@ -258,6 +258,7 @@ def test_the_mean_of_senders():
     np.testing.assert_array_equal(found["e"][0][500:503], [3, 1, -0.5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_every_kind_of_mesh(kind, check_vma):
