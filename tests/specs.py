@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import optax
-import pytest
 
 import optax_extras as ox
 from optax_extras.testing import Spec
@@ -175,24 +174,6 @@ def spec(
 
 def _wrap(make: Callable[..., Any], around: Callable[..., Any], **values: Any) -> Any:
     return make(around(**values))
-
-
-# Faults of optax's own transformations, which a wrapper does not repair.
-OF_OPTAX = {
-    "inject_float32_hyperparams_on_bfloat16": "optax widens these updates",
-    "gradients_of_another_dtype": "optax makes the buffers wider",
-}
-OF_ADAM = {
-    **OF_OPTAX,
-    "strict_dtype_promotion": "optax computes b ** count",
-    "zero_gradients_in_half_precision": "its eps is 0 in float16",
-}
-
-
-def most_slow(names: Collection[str], daily: Collection[str]) -> list[Any]:
-    """Parameters for a test, of which those that are not daily are slow ones."""
-    marks = {name: [] if name in daily else [pytest.mark.slow] for name in names}
-    return [pytest.param(name, marks=mark) for name, mark in marks.items()]
 
 
 def families() -> list[str]:

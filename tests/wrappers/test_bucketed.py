@@ -11,7 +11,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import optax_extras as ox
 
-from specs import OF_ADAM, OF_OPTAX, most_slow, spec
+from specs import spec
+from wrapped import BY_ELEMENT, BY_LEAF, NOISY, OF_ADAM, OF_OPTAX, most_slow
 
 BY_SHAPE = {"tree_map_params_of_state": "buckets depend on the shapes of leaves"}
 SPECS = [
@@ -82,34 +83,13 @@ def assert_close(found, expected, tolerance=1e-5):
         np.testing.assert_allclose(x, y, rtol=own, atol=own)
 
 
-METHODS = {
-    "lamb": lambda: optax.lamb(0.1),
-    "lars": lambda: optax.lars(1.0, 0.01),
-    "adafactor": lambda: optax.adafactor(0.1, min_dim_size_to_factor=2),
-    "novograd": lambda: optax.novograd(0.1),
-    "fromage": lambda: optax.fromage(0.1),
-    "muon": lambda: optax.contrib.muon(0.1),
-    "adaptive_grad_clip": lambda: optax.adaptive_grad_clip(0.1),
-    "scale_by_trust_ratio": optax.scale_by_trust_ratio,
-    "adam": lambda: optax.adam(0.1),
-    "adasmooth": lambda: ox.adasmooth(0.1, scope="leaf"),
-}
+METHODS = {**BY_LEAF, **BY_ELEMENT}
 
 
 @pytest.mark.parametrize("name", most_slow(METHODS, {"lars", "muon"}))
 def test_leaves_are_updated_as_alone(name):
     tx = METHODS[name]()
     assert_close(train(ox.bucketed(tx)), train(tx))
-
-
-NOISY = {
-    "noisy_sgd": lambda: ox.noisy_sgd(0.1, 1.0, key=3),
-    "anti_pgd": lambda: ox.anti_pgd(0.1, 1.0, key=3),
-    "sgld": lambda: ox.sgld(0.1, temperature=0.1, key=3),
-    "random start": lambda: optax.chain(
-        ox.trace_with_bias_correction(0.9, initial_scale=1.0, key=3), optax.scale(-0.1)
-    ),
-}
 
 
 @pytest.mark.parametrize("name", most_slow(NOISY, {"noisy_sgd"}))

@@ -12,7 +12,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 import optax_extras as ox
 from optax_extras.communication import collective_bytes
 
-from specs import OF_ADAM, OF_OPTAX, most_slow, spec
+from specs import spec
+from wrapped import BY_ELEMENT, BY_LEAF, NOISY, OF_ADAM, OF_OPTAX, most_slow
 
 BY_SHAPE = {"tree_map_params_of_state": "stacks depend on the shapes of leaves"}
 AXES = {"axes": {r"(?!s$).*": 0}}  # all but the 0-d leaf of the checks
@@ -104,25 +105,6 @@ def difference(one, other):
     return max(float(jnp.max(jnp.abs(x - y))) for x, y in pairs)
 
 
-BY_LEAF = {
-    "lamb": lambda: optax.lamb(0.1),
-    "lars": lambda: optax.lars(1.0, 0.01),
-    "adafactor": lambda: optax.adafactor(0.1, min_dim_size_to_factor=2),
-    "novograd": lambda: optax.novograd(0.1),
-    "fromage": lambda: optax.fromage(0.1),
-    "muon": lambda: optax.contrib.muon(0.1),
-    "adaptive_grad_clip": lambda: optax.adaptive_grad_clip(0.1),
-    "clip_by_block_rms": lambda: optax.clip_by_block_rms(0.1),
-    "scale_by_trust_ratio": optax.scale_by_trust_ratio,
-    "adasmooth": lambda: ox.adasmooth(0.1, scope="leaf"),
-}
-BY_ELEMENT = {
-    "adam": lambda: optax.adam(0.1),
-    "adamw": lambda: optax.adamw(0.1, weight_decay=0.1),
-    "momentum": lambda: ox.momentum_sgd(0.1),
-}
-
-
 @pytest.mark.parametrize(
     "name", most_slow([*BY_LEAF, *BY_ELEMENT], {"lars", "muon", "adam"})
 )
@@ -133,16 +115,6 @@ def test_slices_are_leaves_of_their_own(name):
     assert difference(found, expected) < 1e-5
     without = difference(train(tx, PARAMS), expected)
     assert (without > 1e-5) == (name in BY_LEAF), without
-
-
-NOISY = {
-    "noisy_sgd": lambda: ox.noisy_sgd(0.1, 1.0, key=3),
-    "anti_pgd": lambda: ox.anti_pgd(0.1, 1.0, key=3),
-    "sgld": lambda: ox.sgld(0.1, temperature=0.1, key=3),
-    "random start": lambda: optax.chain(
-        ox.trace_with_bias_correction(0.9, initial_scale=1.0, key=3), optax.scale(-0.1)
-    ),
-}
 
 
 @pytest.mark.parametrize("name", most_slow(NOISY, {"noisy_sgd"}))

@@ -1,0 +1,53 @@
+"""Transformations that tests of wrappers are around."""
+
+from collections.abc import Collection
+from typing import Any
+
+import optax
+import pytest
+
+import optax_extras as ox
+
+# Faults of optax's own transformations, which a wrapper does not repair.
+OF_OPTAX = {
+    "inject_float32_hyperparams_on_bfloat16": "optax widens these updates",
+    "gradients_of_another_dtype": "optax makes the buffers wider",
+}
+OF_ADAM = {
+    **OF_OPTAX,
+    "strict_dtype_promotion": "optax computes b ** count",
+    "zero_gradients_in_half_precision": "its eps is 0 in float16",
+}
+
+# Those that treat a leaf as a whole, and those that do not.
+BY_LEAF = {
+    "lamb": lambda: optax.lamb(0.1),
+    "lars": lambda: optax.lars(1.0, 0.01),
+    "adafactor": lambda: optax.adafactor(0.1, min_dim_size_to_factor=2),
+    "novograd": lambda: optax.novograd(0.1),
+    "fromage": lambda: optax.fromage(0.1),
+    "muon": lambda: optax.contrib.muon(0.1),
+    "adaptive_grad_clip": lambda: optax.adaptive_grad_clip(0.1),
+    "clip_by_block_rms": lambda: optax.clip_by_block_rms(0.1),
+    "scale_by_trust_ratio": optax.scale_by_trust_ratio,
+    "adasmooth": lambda: ox.adasmooth(0.1, scope="leaf"),
+}
+BY_ELEMENT = {
+    "adam": lambda: optax.adam(0.1),
+    "adamw": lambda: optax.adamw(0.1, weight_decay=0.1),
+    "momentum": lambda: ox.momentum_sgd(0.1),
+}
+NOISY = {
+    "noisy_sgd": lambda: ox.noisy_sgd(0.1, 1.0, key=3),
+    "anti_pgd": lambda: ox.anti_pgd(0.1, 1.0, key=3),
+    "sgld": lambda: ox.sgld(0.1, temperature=0.1, key=3),
+    "random start": lambda: optax.chain(
+        ox.trace_with_bias_correction(0.9, initial_scale=1.0, key=3), optax.scale(-0.1)
+    ),
+}
+
+
+def most_slow(names: Collection[str], daily: Collection[str]) -> list[Any]:
+    """Parameters for a test, of which those that are not daily are slow ones."""
+    marks = {name: [] if name in daily else [pytest.mark.slow] for name in names}
+    return [pytest.param(name, marks=mark) for name, mark in marks.items()]
