@@ -17,15 +17,22 @@ ALONE = [row for row in ALGORITHMS if row.axis_name is None]
 OF_ALL_STATES = {"local_updates", "power_sgd"}
 OVER_WORKERS = [row for row in ALGORITHMS if row not in ALONE]
 WRAPPERS = [row for row in ALONE if row.inner() is not None]
-# What is their own, whatever the formula inside of them.
-OF_WRAPPERS = {*CHECKS_OF["state"], *CHECKS_OF["sums"]}
-OF_WRAPPERS |= {
+# Of the checks of variants, and of wrappers around others, those that run every day;
+# the nightly run has all.
+DAILY = {
     "jit_equals_eager",
     "scan_equals_loop",
     "donation",
     "bfloat16",
-    "injected_hyperparameters_take_effect",
+    "zero_gradients",
+    "constant_schedule_equals_constant",
     "temporary_bytes",
+    "containers",
+    "empty_tree",
+    "none_gradient",
+    "masked",
+    "restored_from_arrays",
+    "state_bytes",
 }
 
 
@@ -42,7 +49,7 @@ def test_conformance(check):
     check()
 
 
-@parametrize_checks(WRAPPERS, checks=OF_WRAPPERS)
+@parametrize_checks(WRAPPERS, checks=DAILY | {"explicit_sharding"})
 def test_wrappers(check):
     check()
 
@@ -77,13 +84,25 @@ def test_consumers(check):
     check()
 
 
-@parametrize_checks(variants("formula"), checks=CHECKS_OF["formula"])
+@parametrize_checks(variants("formula"), checks=DAILY & {*CHECKS_OF["formula"]})
 def test_another_formula(check):
     check()
 
 
-@parametrize_checks(variants("state"), checks=CHECKS_OF["state"])
+@parametrize_checks(variants("state"), checks=DAILY & {*CHECKS_OF["state"]})
 def test_another_state(check):
+    check()
+
+
+@pytest.mark.nightly
+@parametrize_checks(variants("formula"), checks={*CHECKS_OF["formula"]} - DAILY)
+def test_another_formula_in_all(check):
+    check()
+
+
+@pytest.mark.nightly
+@parametrize_checks(variants("state"), checks={*CHECKS_OF["state"]} - DAILY)
+def test_another_state_in_all(check):
     check()
 
 

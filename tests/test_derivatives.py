@@ -85,6 +85,7 @@ CASES = {
 LONG = {"adasmooth as Adam", "anti_pgd", "psgld"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     "case",

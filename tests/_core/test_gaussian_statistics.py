@@ -84,6 +84,7 @@ def test_no_lag_correlates_along_any_axis(samples):
             assert_uncorrelated(moved[lag:], moved[:-lag], 3 * len(LAGS))
 
 
+@pytest.mark.slow
 def test_leaves_steps_adjacent_keys_and_streams_do_not_correlate():
     shape = jnp.zeros((1000, 1000))
     tree = {"a": shape, "b": [shape, shape]}

@@ -418,6 +418,7 @@ def test_mu_dtype():
     assert double.init(params).mu["r"].dtype == jnp.float32
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     shape=st.lists(st.integers(0, 3), max_size=3),

@@ -110,6 +110,7 @@ def test_clip_and_batch_size_change_the_runs(monkeypatch, capsys, tmp_path):
         assert medians(other) != medians(base)
 
 
+@pytest.mark.slow
 def test_diverged_runs_are_shown(monkeypatch, capsys, tmp_path):
     options = ["--optimizer", "momentum", "--min-lr", "1e20", "--max-lr", "1e21"]
     found = quick(monkeypatch, capsys, tmp_path, *options)
@@ -303,6 +304,7 @@ def test_every_number_is_readable(monkeypatch, capsys, tmp_path):
                     assert np.isclose(numbers, value, rtol=5e-3).any(), value
 
 
+@pytest.mark.slow
 def test_one_of_a_thing_is_no_plural(monkeypatch, capsys, tmp_path):
     options = ["--optimizer", "sgd", "--seeds", "1", "--budget", "1"]
     found = quick(monkeypatch, capsys, tmp_path, *options)

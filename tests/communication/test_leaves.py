@@ -26,7 +26,7 @@ from communication.workers import (
     run,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 ODD = {"0-d": (), "empty": (0, 3), "few": (20,), "matrix": (3, 2), "w": (20, 30)}
 # Stochastic rounding keeps nothing of its second phase.

@@ -246,6 +246,7 @@ def test_a_leaf_without_a_gradient_waits(compressor):
     assert np.any(again["v"])
 
 
+@pytest.mark.slow
 def test_the_mean_of_senders():
     grads = gradients(1)
     grads["e"][0] = 0
@@ -427,6 +428,7 @@ def test_shards_skip_a_step_together(check_vma):
     assert [int(x.data) for x in state.skipped.addressable_shards] == [1] * 8
 
 
+@pytest.mark.slow
 def test_dense_means_over_fast_links_come_first():
     mesh = mesh_of((N, 2), names=("data", "fast"))
     grads = gradients(2, workers=2 * N)

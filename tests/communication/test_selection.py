@@ -38,7 +38,7 @@ def test_what_is_not_finite_is_selected(bad):
     assert 300 in np.asarray(_sparse._largest(jnp.asarray(x), 2))[0]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "compressor",
     [

@@ -22,7 +22,7 @@ from communication.workers import (
     of_worker,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 STEPS = 5
 # One for each kind of message and of state; the nightly run has all.

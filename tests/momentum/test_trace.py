@@ -290,6 +290,7 @@ def test_a_small_rate_inside_is_not_lost_in_half_precision():
     np.testing.assert_allclose(updates, expected, rtol=0.05)  # a float16 subnormal
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     shape=st.lists(st.integers(0, 3), max_size=3),

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import optax_extras as ox
 
@@ -49,6 +50,7 @@ def test_documentation_says_that_a_second_one_needs_its_own_key():
         ), factory.__name__
 
 
+@pytest.mark.slow
 def test_one_kind_with_one_key_draws_the_same_numbers():
     keys = jnp.arange(2)
     draws = [jax.jit(jax.vmap(lambda k, m=m: noise(m(k))))(keys) for m in MADE.values()]

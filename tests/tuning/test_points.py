@@ -121,6 +121,7 @@ class Unhashable:
         return half(state, params)
 
 
+@pytest.mark.slow
 def test_functions_of_the_user():
     result = run(optax.adam, gradient_params=half, eval_params=half)
     same_metrics(result, optax.adam, gradient_params=half, eval_params=half)

@@ -376,6 +376,7 @@ def test_plots_show_the_median_the_range_and_divergence():
         result.plot("x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 def test_many_devices_give_what_one_gives(kind):
     grid = {"learning_rate": np.geomspace(0.01, 0.5, 11)}
@@ -474,6 +475,7 @@ def test_a_memory_limit_makes_equal_chunks():
         fitted(10, 10, 1, 109)
 
 
+@pytest.mark.slow
 def test_a_memory_limit_does_not_change_a_result():
     grid = {"learning_rate": np.geomspace(0.01, 0.5, 12)}
     seen, whole = [], run(grid=grid)

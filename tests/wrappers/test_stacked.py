@@ -153,7 +153,7 @@ def test_typed_keys_of_others_differ_by_slice():
 def test_a_compiled_inner_draws_by_the_paths_of_each_call():
     inner = ox.add_decayed_noise(1.0, key=0)
     inner = optax.GradientTransformationExtraArgs(inner.init, jax.jit(inner.update))
-    for shape in ((3, 4), (5, 4), (3, 4)):
+    for shape in ((3, 4), (5, 4)):
         params = {"a": jnp.zeros(shape), "b": jnp.zeros(shape)}
         for axes in ({".": 0}, {"a": 0, "b": 0}):
             tx = ox.stacked(inner, axes)
