@@ -17,7 +17,7 @@ from communication.test_local_updates import AXIS, close, oracle
 from communication.test_mean import keep_top, mean_of
 from communication.workers import SHAPES, N, gradients, mesh_of, start
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 STEPS = 12
 INNER = optax.adamw(0.1, weight_decay=0.01)

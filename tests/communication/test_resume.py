@@ -101,6 +101,7 @@ def counts_of(carry):
     return [x for x in leaves if jnp.issubdtype(x.dtype, jnp.integer)]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["4 bit", "dgc", "low_rank", "diloco"])
 def test_from_eight_workers_to_four_and_back(tmp_path, name):
     """After 5 and 10 steps, which is in the middle of a round of four."""
