@@ -11,7 +11,7 @@ from jax import lax
 
 from optax_extras._core import scalars
 from optax_extras._core.dtypes import compute_dtype
-from optax_extras._core.leaves import is_none
+from optax_extras._core.leaves import chosen, is_none
 from optax_extras._core.placement import PerWorker
 from optax_extras.communication._averager import (
     Averager,
@@ -108,7 +108,7 @@ class Exchange:
         )
 
         def if_finite(new: Any, old: Any) -> Any:
-            return jax.tree.map(lambda x, y: jnp.where(found.finite, x, y), new, old)
+            return chosen(found.finite, new, old)
 
         descent: list[Any] = [None] * len(leaves)
         for i, mean, left in zip(here, found.means, found.left, strict=True):

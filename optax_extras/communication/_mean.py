@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_extras._core import checks, scalars
-from optax_extras._core.leaves import is_none
+from optax_extras._core.leaves import chosen, is_none
 from optax_extras._core.placement import PerWorker
 from optax_extras.communication._averager import MIN_SIZE, Averager, like
 from optax_extras.communication._guards import check_same
@@ -187,7 +187,7 @@ def compressed_mean(
         )
 
         def if_finite(new: Any, old: Any) -> Any:
-            return jax.tree.map(lambda x, y: jnp.where(found.finite, x, y), new, old)
+            return chosen(found.finite, new, old)
 
         flat: list[Any] = jax.tree.leaves(updates, is_leaf=is_none)
         for i, mean, left in zip(known, found.means, found.left, strict=True):

@@ -55,6 +55,17 @@ class Step:
         """The inner state after the step, computed only if this is read."""
         return self._computed[1]
 
+    def by_leaf(self, tree: Any) -> list[Any]:
+        """The leaves of gradients, or of updates, one for each parameter if known.
+
+        That of a parameter without a gradient is None then.
+        """
+        if self.params is None:
+            return jax.tree.leaves(tree)
+        treedef: Any = jax.tree.structure(self.params)
+        listed: list[Any] = treedef.flatten_up_to(tree)
+        return listed
+
     def given_params(self) -> Any:
         """The parameters.
 

@@ -11,6 +11,7 @@ from jax import lax
 
 from optax_extras._core import checks, dtypes, scalars
 from optax_extras._core.axes import names_of, vary_over
+from optax_extras._core.leaves import map_gradients
 from optax_extras._core.norms import global_norm
 from optax_extras.metrics._metric import Metric, Step, unmeasured
 from optax_extras.typing import AxisName, Scalar
@@ -136,20 +137,13 @@ def _of_micro_batches(step: Step, dtype: Any) -> tuple[Any, Any, Any]:
     old, new = _accumulation(step.old_state), _accumulation(step.state)
     count = (old.mini_step + 1).astype(dtype)
 
-    def mean(accumulated: Any, gradient: Any) -> Any:
-        if gradient is None:
-            return None
+    def mean(gradient: Any, accumulated: Any) -> Any:
         dtypes_ = accumulated.dtype, jnp.asarray(gradient).dtype
         compute = dtypes.compute_dtype(*dtypes_)
         a, g = accumulated.astype(compute), jnp.asarray(gradient).astype(compute)
         return a + (g - a) / count.astype(dtypes.real_dtype(compute))
 
-    means = jax.tree.map(
-        lambda g, a: mean(a, g),
-        step.grads,
-        old.acc_grads,
-        is_leaf=lambda node: node is None,
-    )
+    means = map_gradients(mean, step.grads, old.acc_grads)
     small = global_norm(step.grads, step.own_axes).astype(dtype) ** 2
     big = global_norm(means, step.own_axes).astype(dtype) ** 2
     ends = new.gradient_step != old.gradient_step

@@ -27,11 +27,7 @@ def first_nonfinite() -> Metric:
 
 
 def _measure(step: Step) -> jax.Array:
-    if step.params is None:
-        listed = jax.tree.leaves(step.grads)
-    else:
-        treedef: Any = jax.tree.structure(step.params)
-        listed = treedef.flatten_up_to(step.grads)
+    listed = step.by_leaf(step.grads)
     if not listed:
         return jnp.full((), -1, jnp.int32)
     bad = jnp.stack([_is_bad(x, step) for x in listed])

@@ -184,12 +184,7 @@ def _norms(
     tree = tree_of(step)
     if keep is None:
         return [global_norm(tree, step.own_axes)]
-    if step.params is None:
-        listed = jax.tree.leaves(tree)
-    else:
-        treedef: Any = jax.tree.structure(step.params)
-        listed = treedef.flatten_up_to(tree)
-    return leaf_norms(listed, keep, step.own_axes)
+    return leaf_norms(step.by_leaf(tree), keep, step.own_axes)
 
 
 def leaf_norms(
