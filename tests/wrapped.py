@@ -8,6 +8,8 @@ import pytest
 
 import optax_extras as ox
 
+from specs import Row, spec
+
 # Faults of optax's own transformations, which a wrapper does not repair.
 OF_OPTAX = {
     "inject_float32_hyperparams_on_bfloat16": "optax widens these updates",
@@ -45,6 +47,48 @@ NOISY = {
         ox.trace_with_bias_correction(0.9, initial_scale=1.0, key=3), optax.scale(-0.1)
     ),
 }
+
+
+def rows(factory: Any, excused: dict[str, str], **static: Any) -> list[Row]:
+    """Rows of a wrapper around Adam, momentum and noise.
+
+    Args:
+      factory: of the wrapper.
+      excused: checks that fail around all of them, with the reasons.
+      **static: further arguments of the factory.
+    """
+    of_all = {"static": static, "schedules": ("learning_rate",), "learning_rate": 0.1}
+    return [
+        spec(
+            factory,
+            **of_all,
+            around=optax.adam,
+            supports={"descent"},
+            buffers=2,
+            expected_failures={**OF_ADAM, **excused},
+        ),
+        spec(
+            factory,
+            "momentum",
+            **of_all,
+            around=optax.sgd,
+            momentum=0.9,
+            supports={"descent"},
+            buffers=1,
+            changes={"state"},
+            expected_failures={**OF_OPTAX, **excused},
+        ),
+        spec(
+            factory,
+            "noisy",
+            **{**of_all, "schedules": ("learning_rate", "eta")},
+            around=ox.noisy_sgd,
+            eta=0.01,
+            supports={"descent", "random"},
+            changes={"draws", "sums"},
+            expected_failures=excused,
+        ),
+    ]
 
 
 def most_slow(names: Collection[str], daily: Collection[str]) -> list[Any]:

@@ -11,44 +11,10 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import optax_extras as ox
 
-from specs import spec
-from wrapped import BY_ELEMENT, BY_LEAF, NOISY, OF_ADAM, OF_OPTAX, most_slow
+from wrapped import BY_ELEMENT, BY_LEAF, NOISY, most_slow, rows
 
 BY_SHAPE = {"tree_map_params_of_state": "buckets depend on the shapes of leaves"}
-SPECS = [
-    spec(
-        ox.bucketed,
-        around=optax.adam,
-        learning_rate=0.1,
-        schedules=("learning_rate",),
-        supports={"descent"},
-        buffers=2,
-        expected_failures={**OF_ADAM, **BY_SHAPE},
-    ),
-    spec(
-        ox.bucketed,
-        "momentum",
-        around=optax.sgd,
-        learning_rate=0.1,
-        momentum=0.9,
-        schedules=("learning_rate",),
-        supports={"descent"},
-        buffers=1,
-        changes={"state"},
-        expected_failures={**OF_OPTAX, **BY_SHAPE},
-    ),
-    spec(
-        ox.bucketed,
-        "noisy",
-        around=ox.noisy_sgd,
-        learning_rate=0.1,
-        eta=0.01,
-        schedules=("learning_rate", "eta"),
-        supports={"descent", "random"},
-        changes={"draws", "sums"},
-        expected_failures=BY_SHAPE,
-    ),
-]
+SPECS = rows(ox.bucketed, BY_SHAPE)
 
 RNG = np.random.default_rng(0)
 STEPS = 3
