@@ -1,12 +1,7 @@
-"""Gaussian noise for a whole tree: transformations draw all random numbers here.
+"""Gaussian noise for a whole tree: transformations draw all noise here.
 
-The value of one element is a pure function of the key, the step, the path of its leaf
-and its global index in the leaf. It therefore does not depend on the device mesh, on
-the other leaves, on jit, or on a restart.
-
-Random bits are Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random
-numbers: as easy as 1, 2, 3"), one block per element; the block's two words are the
-radius and the angle of a Box-Muller pair.
+The two words of an element's block of Threefry, see `counters`, are the radius and the
+angle of a Box-Muller pair.
 """
 
 import functools
@@ -19,11 +14,10 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType
 
-from optax_extras._core import paths, slices
-from optax_extras._core.opaque import barrier, opaque
+from optax_extras._core import counters, paths
+from optax_extras._core.opaque import opaque
 from optax_extras._core.placement import explicit_sharding
 
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 # Minimax fits: (log(1 + f) - f + f**2 / 2) / f**3 on [sqrt(1/2) - 1, sqrt(2) - 1] with
 # error 3e-8 relative to the logarithm, and sin(pi x / 2) / x in x**2 with error 4e-9.
 # fmt: off
@@ -73,7 +67,7 @@ def fold_axis_index(words: jax.Array, axis_name: Any) -> jax.Array:
     """Folds the index along a mapped axis, or a tuple of axes, into the words."""
     domain, _ = paths.hash_words("axis_index")
     index = lax.axis_index(axis_name).astype(jnp.uint32)
-    return jnp.stack(_threefry2x32(words, domain, index))
+    return jnp.stack(counters.threefry2x32(words, domain, index))
 
 
 @functools.partial(jax.jit, static_argnames="stream")
@@ -95,12 +89,9 @@ def gaussian_like(words: jax.Array, step: jax.Array, tree: Any, *, stream: str) 
     flat, treedef = jax.tree.flatten_with_path(tree)
     if not flat:
         return tree
-    high, low = slices.path_words(
-        stream, [path for path, _ in flat], (step, flat[0][1])
+    leaf_words = counters.leaf_words(
+        words, step, [path for path, _ in flat], flat[0][1], stream
     )
-    step_words = _threefry2x32(words, np.uint32(0), step.astype(jnp.uint32))
-    # Without the barrier XLA copies this chain into the loop of every leaf.
-    leaf_words = barrier(jnp.stack(_threefry2x32(step_words, high, low), axis=1))
     groups = _groups(tree)
 
     def draw_groups(leaf_words: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
@@ -174,11 +165,9 @@ def _layout_is_known(leaf: Any) -> bool:
 
 
 def _draw(words: jax.Array, kind: _Kind) -> jax.Array:
-    high, low = _element_index(kind.shape, kind.sharding)
-    # LLVM in jaxlib 0.12 follows all uses of a narrowed index through Threefry, which
-    # takes exponential time. A maximum with an unknown 0 stops that search.
-    low = jnp.maximum(low, barrier(np.uint32(0)))
-    return _box_muller(*_threefry2x32(words, high, low), kind.is_complex)
+    high, low = counters.element_index(kind.shape, kind.sharding)
+    bits = counters.threefry2x32(words, high, low)
+    return _box_muller(*bits, kind.is_complex)
 
 
 def _box_muller(radius_bits: jax.Array, angle_bits: jax.Array, pair: bool) -> jax.Array:
@@ -224,37 +213,6 @@ def _polynomial(coefficients: tuple[float, ...], x: jax.Array) -> jax.Array:
     return result
 
 
-def _element_index(shape: tuple[int, ...], sharding: Any = None) -> tuple[Any, Any]:
-    """The row-major index of every element, as the high and low word of a uint64."""
-    if math.prod(shape) <= 2**32:
-        return np.uint32(0), _row_major(shape, sharding, np.uint32)
-    with jax.enable_x64(True):
-        index = _row_major(shape, sharding, np.uint64)
-        return (index >> np.uint64(32)).astype(jnp.uint32), index.astype(jnp.uint32)
-
-
-def _row_major(shape: tuple[int, ...], sharding: Any, dtype: Any) -> jax.Array:
-    index = jnp.zeros((), dtype)
-    for axis, size in enumerate(shape):
-        position = lax.broadcasted_iota(dtype, shape, axis, out_sharding=sharding)
-        index = index * np.uint64(size).astype(dtype) + position
-    return index
-
-
-def _threefry2x32(words: Any, high: Any, low: Any) -> tuple[jax.Array, jax.Array]:
-    """The Threefry-2x32-20 block of the counter (high, low) under the key `words`."""
-    key = (words[0], words[1], words[0] ^ words[1] ^ np.uint32(0x1BD11BDA))
-    x, y = high + key[0], low + key[1]
-    for group in range(5):
-        for rotation in _ROTATIONS[group % 2]:
-            x = x + y
-            y = (y << np.uint32(rotation)) | (y >> np.uint32(32 - rotation))
-            y = x ^ y
-        x = x + key[(group + 1) % 3]
-        y = y + key[(group + 2) % 3] + np.uint32(group + 1)
-    return x, y
-
-
 def _seed_words(seed: Any) -> jax.Array:
     """Words of an integer array, sign-extended to 64 bits like a Python int."""
     seed = jnp.asarray(seed)
@@ -271,4 +229,4 @@ def _fold_words(words: Any) -> Any:
     if words.size == 2:
         return words
     first, second, high, low = words
-    return jnp.stack(_threefry2x32((first, second), high, low))
+    return jnp.stack(counters.threefry2x32((first, second), high, low))

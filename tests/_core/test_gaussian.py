@@ -12,7 +12,7 @@ from jax.extend.random import threefry_2x32
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from scipy import stats
 
-from optax_extras._core import gaussian, paths
+from optax_extras._core import counters, gaussian, paths
 
 WORDS = jnp.array([1, 2], jnp.uint32)
 
@@ -42,14 +42,14 @@ def test_blocks_are_jax_threefry_word_for_word():
     high, low = np.concatenate([(high, low), corners], axis=1)
     for key in map(jnp.asarray, [*keys, *corners.T]):
         expected = threefry_2x32(key, jnp.concatenate([high, low])).reshape(2, -1)
-        np.testing.assert_array_equal(gaussian._threefry2x32(key, high, low), expected)
+        np.testing.assert_array_equal(counters.threefry2x32(key, high, low), expected)
 
 
 def test_bits_of_a_leaf_are_jax_random_bits(x64):
     key = jax.random.key(12345, impl="threefry2x32")
     expected = jax.random.bits(key, (7, 11, 13), jnp.uint64)
-    high, low = gaussian._threefry2x32(
-        jax.random.key_data(key), *gaussian._element_index((7, 11, 13))
+    high, low = counters.threefry2x32(
+        jax.random.key_data(key), *counters.element_index((7, 11, 13))
     )
     np.testing.assert_array_equal(high, (expected >> 32).astype(jnp.uint32))
     np.testing.assert_array_equal(low, expected.astype(jnp.uint32))
@@ -69,7 +69,7 @@ def test_leaf_keys_are_two_blocks_of_the_users():
 
 @pytest.mark.parametrize("shape", [(), (5,), (3, 4), (2, 3, 4), (0, 3)])
 def test_element_index_is_row_major(shape):
-    high, low = gaussian._element_index(shape)
+    high, low = counters.element_index(shape)
     assert int(high) == 0
     np.testing.assert_array_equal(low, np.arange(np.prod(shape)).reshape(shape))
 
@@ -92,7 +92,7 @@ def test_element_index_is_64_bits_wide(shape, start):
 
     @jax.jit
     def words():
-        index = gaussian._element_index(shape)
+        index = counters.element_index(shape)
         return [jnp.broadcast_to(x, shape)[window] for x in index]
 
     high, low = words()
