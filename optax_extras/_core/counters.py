@@ -38,7 +38,8 @@ def leaf_words(
     high, low = slices.path_words(stream, of_leaves, (step, like))
     step_words = threefry2x32(words, np.uint32(0), step.astype(jnp.uint32))
     # Without the barrier XLA copies this chain into the loop of every leaf.
-    return barrier(jnp.stack(threefry2x32(step_words, high, low), axis=1))
+    stacked: jax.Array = barrier(jnp.stack(threefry2x32(step_words, high, low), axis=1))
+    return stacked
 
 
 def hashed_words(
