@@ -47,7 +47,8 @@ def rounded(x: jax.Array, words: jax.Array | None) -> jax.Array:
       words: random words to round with, uint32; None rounds to the nearest.
     """
     low = jnp.floor(x)
-    return low + is_above(x - low, words)
+    whole: jax.Array = low + is_above(x - low, words)
+    return whole
 
 
 def is_above(part: jax.Array, words: jax.Array | None) -> jax.Array:
@@ -61,4 +62,5 @@ def is_above(part: jax.Array, words: jax.Array | None) -> jax.Array:
     if words is not None:
         uniform = (words >> np.uint32(8)).astype(jnp.int32).astype(jnp.float32)
         uniform = uniform * np.float32(2**-24 * (1 - 2 * _NEAR)) + np.float32(_NEAR)
-    return (part > uniform).astype(jnp.float32)
+    above: jax.Array = (part > uniform).astype(jnp.float32)
+    return above

@@ -78,7 +78,7 @@ def float8(
     """8 bits for each number, a floating-point one, and a scale for each block.
 
     Prefer `blockwise`, whose numbers are closer together where those of an optimizer
-    are. This is for hardware and tools that know these formats.
+    are. This is for comparisons, and for tools that read these formats.
 
     A number is a multiple of the largest magnitude of its block, which the largest
     number of the format stands for. The code of a number that is not 0 is not 0.
@@ -90,7 +90,7 @@ def float8(
       stochastic: whether to round at random instead of to the nearest.
 
     Returns:
-      A codec, whose codes are `Blocks`.
+      A codec, whose codes are `Blocks` with the bits of the numbers, uint8.
 
     Raises:
       TypeError: an argument has the wrong type.
@@ -100,7 +100,8 @@ def float8(
       >>> import jax.numpy as jnp, optax, optax_extras
       >>> from optax_extras.codecs import float8
       >>> optimizer = optax_extras.compress_state(optax.adam(0.1), {"mu": float8()})
-      >>> optimizer.init(jnp.ones(3)).inner_state[0].mu.codes.dtype
+      >>> codes = optimizer.init(jnp.ones(3)).inner_state[0].mu.codes
+      >>> codes.view(jnp.float8_e5m2).dtype
       dtype(float8_e5m2)
 
     References:
@@ -121,7 +122,7 @@ class _Float8(Scaled):
     stochastic: bool
 
     def to_codes(self, x: jax.Array, words: jax.Array) -> jax.Array:
-        """Numbers of the format, from numbers in [-1, 1]."""
+        """The bits of numbers of the format, from numbers in [-1, 1]."""
         info = self._info
         scaled = jnp.abs(x) * np.float32(info.max)
         exponents = lax.bitcast_convert_type(scaled, jnp.uint32) & _EXPONENT
@@ -136,12 +137,15 @@ class _Float8(Scaled):
         magnitude = jnp.minimum(magnitude, np.float32(info.max))
         smallest = np.float32(info.smallest_subnormal)
         magnitude = jnp.where(scaled > 0, jnp.maximum(magnitude, smallest), 0)
-        return jnp.where(x < 0, -magnitude, magnitude).astype(self._dtype)
+        numbers = jnp.where(x < 0, -magnitude, magnitude).astype(self._dtype)
+        # Neither `numpy.savez` nor `optax.tree.norm` takes arrays of float8.
+        return lax.bitcast_convert_type(numbers, jnp.uint8)
 
     def from_codes(self, codes: jax.Array) -> jax.Array:
         """Numbers in [-1, 1]."""
         most = np.float32(self._info.max)
-        return codes.astype(jnp.float32) / most
+        numbers = lax.bitcast_convert_type(codes, self._dtype)
+        return numbers.astype(jnp.float32) / most
 
     @property
     def _dtype(self) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -72,12 +72,17 @@ class Coding(NamedTuple):
         return Value(self.decode(code), lambda: self.decode(barrier(code)))
 
 
-def codings_of(state: Any, codecs: Codecs) -> list[Coding | None]:
+def codings_of(state: Any, params: Any, codecs: Codecs) -> list[Coding | None]:
     """How each leaf of a state is coded, or None.
 
+    Args:
+      state: the state, or the shapes and dtypes of its arrays.
+      params: the parameters that it is of, which may have no leaves.
+      codecs: what `check_codecs` returned.
+
     Raises:
-      ValueError: an expression is the first to match no array, in a state that has
-        arrays of real or complex numbers.
+      ValueError: an expression is the first to match no array, though there are
+        parameters, and arrays of real or complex numbers in the state.
     """
     used: set[re.Pattern[str]] = set()
     codings: list[Coding | None] = []
@@ -96,7 +101,7 @@ def codings_of(state: Any, codecs: Codecs) -> list[Coding | None]:
             None if codec is None else Coding(path, leaf.shape, leaf.dtype, codec)
         )
     unused = [pattern.pattern for pattern in codecs if pattern not in used]
-    if unused and paths:
+    if unused and paths and jax.tree.leaves(params):
         some = ", ".join(map(repr, paths[:5]))
         raise ValueError(
             "every expression of `codecs` must be the first to match an array of the"
@@ -109,18 +114,6 @@ def codings_of(state: Any, codecs: Codecs) -> list[Coding | None]:
 def _matches(pattern: re.Pattern[str], path: Any) -> bool:
     fields = [entry.name for entry in path if isinstance(entry, GetAttrKey)]
     return any(pattern.fullmatch(text) for text in (path_text(path), *fields))
-
-
-def words_of(
-    codings: Sequence[Coding | None], key: jax.Array, step: jax.Array
-) -> dict[int, jax.Array]:
-    """The random words of a step, uint32[2], of each coded leaf, by its place."""
-    places = [i for i, coding in enumerate(codings) if coding is not None]
-    if not places:
-        return {}
-    paths = [coding.path for coding in codings if coding is not None]
-    words = counters.leaf_words(key, step, paths, step, "rounding")
-    return dict(zip(places, words, strict=True))
 
 
 def _real(x: jax.Array) -> jax.Array:

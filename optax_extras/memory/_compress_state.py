@@ -7,7 +7,7 @@ quantization", arXiv 2110.02861.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +16,11 @@ import optax
 
 from optax_extras._core import checks, gaussian
 from optax_extras._core.inner import as_transformation
+from optax_extras._core.missing import update_without_missing
+from optax_extras._core.opaque import barrier
 from optax_extras.codecs import Codec
-from optax_extras.memory._coded import check_codecs, codings_of, words_of
+from optax_extras.memory._coded import Coding, check_codecs, codings_of
+from optax_extras.memory._rounding_words import rounding_words
 from optax_extras.memory._storing import Value, run
 from optax_extras.memory._widening import narrowed, widened
 from optax_extras.typing import KeyLike
@@ -114,8 +117,8 @@ def compress_state(
         inner_state = inner.init(widened(params))
         treedef: Any
         arrays, treedef = jax.tree.flatten(inner_state)
-        codings = codings_of(inner_state, by_pattern)
-        bits = words_of(codings, own, step)
+        codings = codings_of(inner_state, params, by_pattern)
+        bits = _words(codings, own, step)
         for i, coding in enumerate(codings):
             if coding is not None:
                 arrays[i] = coding.encode(Value(arrays[i]), bits[i])
@@ -137,8 +140,8 @@ def compress_state(
         step = optax.safe_increment(state.step)
         like = updates if params is None else params
         shapes = jax.eval_shape(inner.init, widened(like))
-        codings = codings_of(shapes, by_pattern)
-        bits = words_of(codings, sample, step)
+        codings = codings_of(shapes, like, by_pattern)
+        bits = _words(codings, sample, step)
         treedef: Any = jax.tree.structure(shapes)
         new = treedef.flatten_up_to(state.inner_state)
         old = [
@@ -149,8 +152,10 @@ def compress_state(
 
         def advance(inner_state: Any, wide: Any) -> Any:
             updates, params = wide
-            result = inner.update(updates, inner_state, params, **extra_args)
-            return result[::-1]
+            new_updates, inner_state = update_without_missing(
+                inner, updates, inner_state, params, **extra_args
+            )
+            return inner_state, new_updates
 
         decoded = treedef.unflatten([x.value for x in old])
         traced, results = jax.make_jaxpr(advance, return_shape=True)(decoded, wide)
@@ -173,8 +178,13 @@ def compress_state(
             for i in bits
             if jaxpr.outvars[i] is not jaxpr.invars[i]
         }
-        arguments = [*old, *map(Value, jax.tree.leaves(wide))]
-        values = run(traced, arguments, stores)
+        others = [
+            Value(x, functools.partial(_widened_again, narrow))
+            for x, narrow in zip(
+                *map(jax.tree.leaves, (wide, (updates, params))), strict=True
+            )
+        ]
+        values = run(traced, [*old, *others], stores)
         for i, coding in enumerate(codings):
             if coding is None:
                 new[i] = values[i].value
@@ -186,3 +196,16 @@ def compress_state(
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _words(
+    codings: Sequence[Coding | None], key: jax.Array, step: jax.Array
+) -> dict[int, jax.Array]:
+    """The random words of each array that is coded, by its place."""
+    paths = [coding and coding.path for coding in codings]
+    return rounding_words(key, step, paths, "state")
+
+
+def _widened_again(x: Any) -> Any:
+    # The barrier is before: XLA would write what is behind it, as wide as it is there.
+    return widened(barrier(x))
