@@ -54,8 +54,8 @@ class Coding(NamedTuple):
           x: the array.
           words: its random words, uint32[2].
         """
-        value = _real(x.value)
-        statistics = barrier(self.codec.statistics(_real(x.again)))
+        value = self._real(x.value)
+        statistics = barrier(self.codec.statistics(self._real(x.again)))
         each = counters.hashed_words(words, value.shape, explicit_sharding(value))
         # Behind a barrier, XLA reads what was written, and does not compute it again.
         return barrier(self.codec.encode(value, statistics, each))
@@ -66,6 +66,20 @@ class Coding(NamedTuple):
             return self.codec.decode(code, self.shape).astype(self.dtype)
         parts = self.codec.decode(code, (2, *self.shape))
         return lax.complex(parts[0], parts[1]).astype(self.dtype)
+
+    def _real(self, x: jax.Array) -> jax.Array:
+        """The array in float32, a complex one as its two parts."""
+        if not jnp.issubdtype(self.dtype, jnp.complexfloating):
+            return x.astype(jnp.float32)
+        parts = jnp.stack([x.real, x.imag]).astype(jnp.float32)
+        sharding = explicit_sharding(x)
+        if sharding is None:
+            return parts
+        spec = PartitionSpec(None, *sharding.spec)
+        placed: jax.Array = jax.sharding.reshard(
+            parts, NamedSharding(sharding.mesh, spec)
+        )
+        return placed
 
     def value(self, code: Any) -> Value:
         """The same, computed again from the code behind a barrier."""
@@ -114,16 +128,3 @@ def codings_of(state: Any, params: Any, codecs: Codecs) -> list[Coding | None]:
 def _matches(pattern: re.Pattern[str], path: Any) -> bool:
     fields = [entry.name for entry in path if isinstance(entry, GetAttrKey)]
     return any(pattern.fullmatch(text) for text in (path_text(path), *fields))
-
-
-def _real(x: jax.Array) -> jax.Array:
-    """An array in float32, a complex one as its two parts."""
-    if not jnp.iscomplexobj(x):
-        return x.astype(jnp.float32)
-    parts = jnp.stack([x.real, x.imag]).astype(jnp.float32)
-    sharding = explicit_sharding(x)
-    if sharding is None:
-        return parts
-    spec = PartitionSpec(None, *sharding.spec)
-    placed: jax.Array = jax.sharding.reshard(parts, NamedSharding(sharding.mesh, spec))
-    return placed

@@ -73,7 +73,8 @@ def oracle(x, drawn, bits, signed, block):
 @of_every_kind
 def test_against_numpy(bits, signed, shape):
     x, drawn = numbers(shape, signed), words(shape)
-    code, found = coded(blockwise(bits, signed=signed), x, drawn)
+    codec = blockwise(bits, signed=signed, stochastic=True)
+    code, found = coded(codec, x, drawn)
     expected, scales, distance = oracle(x, drawn, bits, signed, 256)
     np.testing.assert_array_equal(np.ravel(code.scales), scales.astype(np.float32))
     sure = np.abs(distance) > 1e-4
@@ -96,7 +97,7 @@ def test_at_random_has_the_right_mean(bits, signed):
     """The mean over words that divide the range evenly, given the scales."""
     x = np.sort(numbers((256,), signed))
     x = x if signed else np.maximum(x, x.max() * 2.0 ** -(bits * 2))
-    codec, count = blockwise(bits, signed=signed), 1024
+    codec, count = blockwise(bits, signed=signed, stochastic=True), 1024
     drawn = np.arange(count, dtype=np.uint64) * (2**32 // count)
     # A block for each word.
     _, found = coded(codec, np.tile(x, (count, 1)), np.tile(drawn[:, None], (1, 256)))
@@ -237,4 +238,7 @@ def test_bad_arguments(arguments, error, message):
 def test_options_are_part_of_equality():
     assert blockwise() == blockwise(8, 256)
     assert blockwise() != blockwise(signed=False)
+    assert blockwise() == blockwise(stochastic=True)
+    assert blockwise(4) == blockwise(4, stochastic=False)
+    assert blockwise(4, signed=False) == blockwise(4, signed=False, stochastic=True)
     assert float8() != float8("e4m3")
