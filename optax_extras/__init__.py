@@ -12,6 +12,7 @@ from optax_extras import (
     clipping,
     communication,
     compressors as compressors,
+    memory,
     metrics as metrics,
     momentum,
     noise,
@@ -21,6 +22,7 @@ from optax_extras import (
 from optax_extras.adaptive import *  # noqa: F403
 from optax_extras.clipping import *  # noqa: F403
 from optax_extras.communication import *  # noqa: F403
+from optax_extras.memory import *  # noqa: F403
 from optax_extras.momentum import *  # noqa: F403
 from optax_extras.noise import *  # noqa: F403
 from optax_extras.schedules import *  # noqa: F403
@@ -41,6 +43,7 @@ __all__ = [
     *schedules.__all__,
     *clipping.__all__,
     *wrappers.__all__,
+    *memory.__all__,
 ]
 
 _TOOLS = ("tasks", "testing", "tuning")
