@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-from optax_extras.cli._inspecting import check, list_algorithms, show_rules
+from optax_extras.cli._inspecting import check, list_algorithms, show_memory, show_rules
 from optax_extras.cli._options import say_version
 from optax_extras.cli._training import communicate, compare, lr_range
 
 app = typer.Typer(
-    help="Compare, tune, check and list optimizers for JAX.",
+    help="Compare, tune, check, plan and list optimizers for JAX.",
     epilog="With OPTAX_EXTRAS_TRACEBACK=1 in the environment, errors show where they"
     " come from.",
     no_args_is_help=True,
@@ -38,4 +38,5 @@ app.command()(communicate)
 app.command("lr-range")(lr_range)
 app.command()(check)
 app.command("rules")(show_rules)
+app.command("memory")(show_memory)
 app.command("list")(list_algorithms)

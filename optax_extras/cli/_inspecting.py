@@ -1,6 +1,9 @@
 """The commands that train nothing, and their options."""
 
+import contextlib
+import math
 import sys
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import typer
@@ -10,7 +13,8 @@ from rich.progress import Progress, TextColumn
 from rich.text import Text
 
 from optax_extras._core.interrupts import interrupts_between_calls
-from optax_extras.cli import _catalogue, _check, _rules
+from optax_extras.cli import _catalogue, _check, _memory, _rules, _shardings
+from optax_extras.cli._loading import parameters
 from optax_extras.cli._optimizers import OPTIMIZERS
 from optax_extras.cli._options import (
     JSON,
@@ -89,19 +93,11 @@ def check(
         specs = _check.expect(specs, expect or [])
         for name in only or []:
             _check.require_known(name)
-        terminal = Console(stderr=True)
-        bar = Progress(
-            TextColumn("{task.description}"),
-            console=terminal,
-            transient=True,
-            disable=not terminal.is_terminal,
-        )
         try:
-            with bar, interrupts_between_calls() as raise_pending:
-                shown = bar.add_task("")
+            with _progress() as say, interrupts_between_calls() as raise_pending:
                 for spec in specs:
                     for one in iter_checks(spec, checks=only, slow=slow):
-                        bar.update(shown, description=escape(repr(one)))
+                        say(repr(one))
                         raise_pending()
                         results.append(one.run())
         except KeyboardInterrupt:
@@ -153,6 +149,59 @@ def show_rules(
         console.print(*_rules.render(table, console.width))
 
 
+def show_memory(
+    params: PARAMS,
+    optimizer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OPTIMIZER",
+            help="A transformation, or a function that returns one, at "
+            + TARGET.format(", ".join(_memory.KNOWN), "'mine:opt(b1=0.8)'")
+            + f"; repeatable. It is shown beside {', '.join(_memory.BESIDE)}.",
+        ),
+    ] = None,
+    mesh: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AXIS=SIZE,...",
+            help="Devices to plan for, such as data=8,model=4; they need not exist.",
+        ),
+    ] = None,
+    shard: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN=AXES",
+            help="Axes for the parameters whose whole path matches a regular"
+            " expression, as in 'layers/.*/w=data,None'; + joins several. Repeatable:"
+            " the first that matches counts. What none matches is replicated.",
+        ),
+    ] = None,
+    json: JSON = False,
+) -> None:
+    """Show how many bytes optimizers need for parameters, and where these go."""
+    if shard and mesh is None:
+        raise typer.BadParameter("--shard goes with --mesh.")
+    asked = list(dict.fromkeys(optimizer or ["adam"]))
+    with only_results_on_stdout():
+        sizes = {} if mesh is None else _shardings.mesh_sizes(mesh)
+        if sizes:
+            use_devices(math.prod(sizes.values()))
+        names = dict.fromkeys([*asked, *_memory.BESIDE])
+        optimizers = {name: _memory.load_optimizer(name) for name in names}
+        tree = parameters(params)
+        sharding = _shardings.shardings(tree, sizes, shard or []) if sizes else None
+        found = _memory.Plans(tree, sharding, asked)
+        with _progress() as say:
+            for name, tx in optimizers.items():
+                say(name)
+                found.add(name, tx)
+    if json:
+        print(_memory.to_json(found))
+    else:
+        console = Console()
+        console.print(*_memory.render(found, console.width))
+
+
 def list_algorithms(json: JSON = False) -> None:
     """List every algorithm with its summary and papers."""
     entries = _catalogue.entries()
@@ -165,3 +214,18 @@ def list_algorithms(json: JSON = False) -> None:
         console.print(paragraph(entry.summary, 2))
         for paper in entry.references:
             console.print(paragraph(Text(paper.text, "dim"), 4))
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """A function that shows on a terminal what is going on."""
+    terminal = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        console=terminal,
+        transient=True,
+        disable=not terminal.is_terminal,
+    )
+    with bar:
+        shown = bar.add_task("")
+        yield lambda text: bar.update(shown, description=escape(text))
