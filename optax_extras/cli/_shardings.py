@@ -77,8 +77,6 @@ def _parse(rule: str, sizes: Mapping[str, int]) -> tuple[str, PartitionSpec]:
 
 def _mesh(sizes: Mapping[str, int]) -> Any:
     shape, names = tuple(sizes.values()), tuple(sizes)
-    devices = jax.devices()[: math.prod(shape)]
-    if len(devices) < math.prod(shape):
+    if math.prod(shape) > jax.device_count():
         return AbstractMesh(shape, names)
-    kinds = (AxisType.Auto,) * len(names)
-    return jax.make_mesh(shape, names, axis_types=kinds, devices=devices)
+    return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * len(names))

@@ -35,10 +35,9 @@ def plan_bytes(
     ``out_shardings=plan.state_shardings``.
 
     The devices need not exist. With a `jax.sharding.AbstractMesh`, all is known but the
-    temporaries, because JAX compiles for real devices only. Devices of the CPU are
-    real, and there may be as many as wanted:
-    ``jax.config.update("jax_num_cpu_devices", 256)`` at the start of a program makes
-    256 of them.
+    temporaries, because JAX compiles for real devices only. These may be devices of the
+    CPU: ``jax.config.update("jax_num_cpu_devices", 256)`` at the start of a program
+    makes 256 of them, for a mesh of `jax.make_mesh`.
 
     Temporaries are those of a compiled step of ``update`` and `optax.apply_updates`,
     with donated parameters and state. The compiler of this machine's backend counts
@@ -234,7 +233,8 @@ def _temporaries(
     try:
         return temporary_bytes(tx.update, state, params), None
     except Exception as error:
-        return None, f"the step cannot be compiled: {cause(error).removesuffix('.')}"
+        why = cause(error).removesuffix(".")
+        return None, f"the step cannot be compiled: {why}"
 
 
 def _show(path: Any) -> str:

@@ -102,7 +102,8 @@ def test_tables(invoke):
 
 
 def test_the_optimizers_that_are_asked_for_are_shown_by_field(invoke, few):
-    names = ["own_memory:narrow(mu_dtype='float32')", "own_memory:momentum", "sgd"]
+    names = ["own_memory:narrow(mu_dtype='float32')", "own_memory:momentum"]
+    names.append("adamw(learning_rate=0.5)")
     asked = [word for name in names for word in ("--optimizer", name)]
     code, out, _ = invoke("own_memory:tree", *asked)
     assert code == 0
@@ -165,6 +166,9 @@ def test_devices(invoke, few):
     assert code == 0
     assert "; 46.6 GiB of each on a device." in out
     assert "per device" in out
+    code, out, _ = invoke("own_memory:tree", "--mesh", "data=2", "--shard", "w=data")
+    assert code == 0
+    assert "; 4 KiB of each on a device." in out
 
 
 def test_the_first_rule_that_matches_counts(invoke, few):
@@ -223,7 +227,7 @@ MESH = ("own_memory:tree", "--mesh", "data=4,model=2")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["own_memory:empty"], "`params` must hold at least one array, got {}"),
+        (["own_memory:empty"], "extras: `params` must hold at least one array, got {}"),
         (["own_memory:counts"], "got 'x' at 'steps'"),
         (["own_memory:number(x=1)"], "'own_memory:number(x=1)' must be a function"),
         (["own_memory:fails"], "cannot make PARAMS with 'own_memory:fails': KeyErr"),
@@ -251,7 +255,7 @@ MESH = ("own_memory:tree", "--mesh", "data=4,model=2")
         ([*MESH, "--shard", "w=data,None,model"], "must divide it into equal parts"),
         (
             ["own_memory:tree", "--mesh", "data=5", "--shard", "w=data"],
-            "must divide it into equal parts, got NamedSharding(mesh=",
+            "optax-extras: `sharding`, or that of a parameter itself, must divide it",
         ),
     ],
 )

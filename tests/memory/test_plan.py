@@ -131,6 +131,9 @@ def test_paths_without_a_parameter_to_tell():
     leaf = jax.ShapeDtypeStruct((8, 4), jnp.float32)
     plan = ox.plan_bytes(optax.adam(0.1), leaf)
     assert list(fields(plan)) == ["0/count", "0/mu", "0/nu"]
+    rows = NamedSharding(mesh_of(), P("data"))
+    sharded = ox.plan_bytes(optax.adam(0.1), leaf, sharding=rows)
+    assert sharded.state.bytes_per_device == 8 * 8 + 4
     own = optax.GradientTransformation(lambda params: params, optax.identity().update)
     assert "(root)" in str(ox.plan_bytes(own, {"w": leaf}))
     assert list(fields(ox.plan_bytes(own, {"w": leaf}))) == [""]
@@ -190,6 +193,9 @@ def test_codecs_leave_what_they_cannot_narrow():
         assert (row.bytes, row.bfloat16_bytes, row.int8_bytes) == (4, 4, 4)
     tiny = ox.plan_bytes(optax.trace(0.9), jax.ShapeDtypeStruct((2,), jnp.bfloat16))
     assert tiny.state.int8_bytes == 4
+    byte = jax.ShapeDtypeStruct((512,), jnp.float8_e4m3fn)
+    narrow = ox.plan_bytes(optax.trace(0.9), byte).state
+    assert (narrow.bytes, narrow.bfloat16_bytes, narrow.int8_bytes) == (512,) * 3
 
 
 def test_double_precision(x64):
@@ -361,6 +367,7 @@ def test_devices_that_do_not_exist():
         (optax.lbfgs(), "TypeError: .* missing .* 'value'"),
         (compressed_mean(ox.compressors.sign(), "data", workers=2), "axis_name"),
         (optax.GradientTransformation(lambda p: (), lambda *_: 3), "TypeError"),
+        (optax.stateless(lambda *_: exec("raise ValueError('No.')")), "No$"),
     ],
 )
 def test_steps_that_cannot_be_compiled(tx, reason):
@@ -368,7 +375,8 @@ def test_steps_that_cannot_be_compiled(tx, reason):
     assert plan.temporary_bytes is None
     assert re.search(reason, plan.no_temporaries)
     assert plan.bytes_per_device == 2 * plan.parameter_bytes + plan.state_bytes
-    assert plan.no_temporaries in str(plan)
+    assert str(plan).endswith(f"{plan.no_temporaries}.")
+    assert not plan.no_temporaries.endswith(".")
 
 
 def test_a_printed_table():
