@@ -156,7 +156,7 @@ def show_memory(
         typer.Option(
             metavar="OPTIMIZER",
             help="A transformation, or a function that returns one, at "
-            + TARGET.format(", ".join(_memory.KNOWN), "'mine:opt(b1=0.8)'")
+            + TARGET.format(", ".join(_memory.KNOWN), "mine:opt(b1=0.8)")
             + f"; repeatable. It is shown beside {', '.join(_memory.BESIDE)}.",
         ),
     ] = None,
@@ -184,7 +184,7 @@ def show_memory(
     asked = list(dict.fromkeys(optimizer or ["adam"]))
     with only_results_on_stdout():
         sizes = {} if mesh is None else _shardings.mesh_sizes(mesh)
-        if sizes:
+        if 1 < math.prod(sizes.values()) <= _memory.MOST_DEVICES:
             use_devices(math.prod(sizes.values()))
         names = dict.fromkeys([*asked, *_memory.BESIDE])
         optimizers = {name: _memory.load_optimizer(name) for name in names}

@@ -25,6 +25,8 @@ KNOWN: Mapping[str, Factory] = {
 }
 # Beside these, whatever is asked for is shown.
 BESIDE = ("adam", "adafactor", "sgd", "muon", "adasmooth")
+# XLA compiles for no more devices of the CPU.
+MOST_DEVICES = 2048
 # For factories that need them; no size depends on their values.
 _GIVEN = {"learning_rate": 0.001, "key": 0}
 
