@@ -14,7 +14,7 @@ from specs import families
 FAMILIES = families()
 BASE = {"_core", "typing"}
 # Public packages whose names are not at the root.
-PARTS = {"compressors", "metrics"}
+PARTS = {"codecs", "compressors", "metrics"}
 LIBRARY = BASE | {"", *PARTS, *FAMILIES}
 TOOLS = {"tasks", "testing", "tuning"}
 # From each part of the package, "" being its root, to the parts that it may import.

@@ -43,6 +43,15 @@ BATCH_SIZE = Annotated[
 BUDGET = Annotated[
     int, typer.Option(min=1, help="Number of learning rates for each optimizer.")
 ]
+PARAMS = Annotated[
+    str,
+    typer.Argument(
+        metavar="PARAMS",
+        help="A tree of arrays or of jax.ShapeDtypeStruct at MODULE:ATTRIBUTE, or a"
+        " function that returns one, which is traced and not run; perhaps with"
+        " arguments, as in 'mine:init(layers=12)'.",
+    ),
+]
 OPTIMIZER_HELP = "A function of `learning_rate` at " + TARGET.format(
     ", ".join(OPTIMIZERS), "adam(b1=0.8)"
 )

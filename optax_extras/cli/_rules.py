@@ -1,16 +1,14 @@
 """What `optax-extras rules` loads and prints: the rule of each parameter."""
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 from rich.console import RenderableType
 
 import optax_extras
 from optax_extras import RuleTable
-from optax_extras._core.importing import cause, check_call, load
+from optax_extras.cli._loading import made, parameters
 from optax_extras.cli._text import Column, as_json, tables
 
 # Of the columns beside the paths.
@@ -30,28 +28,12 @@ def table_of(params: str, rules: str, require_all: bool) -> RuleTable:
     Raises:
       ValueError: something cannot be loaded or made, or they do not fit together.
     """
-    tree = _made("PARAMS", params, jax.eval_shape)
-    found = _made("RULES", rules, lambda make: make())
+    tree = parameters(params)
+    found = made("RULES", rules, lambda make: make())
     table = optax_extras.describe_rules(found, tree, require_all=require_all)
     if not table:
         raise ValueError(f"PARAMS must be a tree of arrays, got {tree!r} at {params!r}")
     return table
-
-
-def _made(called: str, text: str, make: Callable[[Any], Any]) -> Any:
-    """An object, or what a function makes, to which arguments may be given."""
-    found, arguments = load(text, {}, called)
-    # A model of Equinox is a tree of parameters that can also be called.
-    is_function = callable(found) and jax.tree.leaves(found) == [found]
-    if not is_function and not arguments:
-        return found
-    check_call(repr(text), found, arguments)
-    try:
-        return make(partial(found, **arguments))
-    except (Exception, SystemExit) as error:
-        raise ValueError(
-            f"cannot make {called} with {text!r}: {cause(error)}"
-        ) from error
 
 
 def render(table: RuleTable, width: int) -> Iterator[RenderableType]:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 
-from optax_extras._core import checks
+from optax_extras._core import checks, wording
 from optax_extras.wrappers._rule import FOREVER, Rules
 from optax_extras.wrappers._rule_matching import RuleSet
 from optax_extras.wrappers._rules import RuledTransformation
@@ -52,15 +52,7 @@ class RuleTable(list[LeafRule]):
 
     def __str__(self) -> str:
         """A line for each leaf, in columns."""
-        rows = [list(LeafRule._fields), *(row.texts() for row in self)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = (
-            "  ".join(
-                text.ljust(width) for text, width in zip(row, widths, strict=True)
-            )
-            for row in rows
-        )
-        return "\n".join(line.rstrip() for line in lines)
+        return wording.aligned([LeafRule._fields, *(row.texts() for row in self)])
 
 
 def describe_rules(

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from optax_extras.cli import _app, _range, main
+from optax_extras.cli import _range, _training, main
 from optax_extras.tuning import LRRangeResult, lr_range_test
 
 
@@ -64,7 +64,7 @@ def test_defaults_are_those_of_the_function(monkeypatch, capsys, tmp_path):
         found.update(options)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_app, "lr_range_test", caught)
+    monkeypatch.setattr(_training, "lr_range_test", caught)
     assert invoke(monkeypatch, "--out", str(tmp_path)) == 130
     assert {**found, "gradient_params": None} == lr_range_test.__kwdefaults__
 

@@ -1,12 +1,13 @@
 """What a transformation costs in memory."""
 
+import functools
 import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from optax_extras._core import step_memory
 from optax_extras.testing import _compare
 from optax_extras.testing._registry import check
 from optax_extras.testing._subject import Subject
@@ -44,16 +45,12 @@ def temporary_bytes(subject: Subject) -> str:
     """
     tx = subject.make()
 
-    def step(params: Any, state: Any, grads: Any) -> Any:
-        updates, state = subject.update(tx, grads, state, params)
-        return optax.apply_updates(params, updates), state
-
     def total(dtype: Any) -> int:
         leaf = _large(dtype)
         state = jax.eval_shape(tx.init, leaf)
-        compiled = jax.jit(step, donate_argnums=(0, 1)).lower(leaf, state, leaf)
-        analysis: Any = compiled.compile().memory_analysis()
-        return int(analysis.temp_size_in_bytes)
+        return step_memory.temporary_bytes(
+            functools.partial(subject.update, tx), state, leaf
+        )
 
     most = max(map(total, (jnp.float32, jnp.bfloat16)))
     return _within("temporaries", most, subject.spec.max_temporary_bytes)
