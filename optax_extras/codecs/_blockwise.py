@@ -133,8 +133,6 @@ class Scaled(Codec):
         # The reciprocal of a subnormal number is infinite.
         least = np.finfo(np.float32).tiny
         inverse = jnp.where(statistics > 0, 1 / jnp.maximum(statistics, least), 0)
-        # NaN is not above 0.
-        inverse = jnp.where(jnp.isfinite(statistics), inverse, 0)
         codes = self.to_codes(x * grid.spread(inverse, x), words)
         return Blocks(grid.packed(codes) if self.bits == 4 else codes, statistics)
 

@@ -36,7 +36,7 @@ def box(shape: tuple[int, ...], most: int) -> tuple[int, ...]:
         if not sizes and 2 * part <= min(size, most):
             part = -(-size // -(-size // most))
         sizes.append(part)
-        most = most // part if part == size else 1
+        most //= part
     return tuple(reversed(sizes))
 
 

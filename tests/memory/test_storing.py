@@ -168,3 +168,34 @@ def test_statistics_are_those_of_the_array():
     numbers, total = state.inner_state[0].trace
     np.testing.assert_allclose(numbers, 1.9 * params, rtol=1e-6)
     np.testing.assert_allclose(total, 1.9 * 66, rtol=1e-6)
+
+
+class Counting(Codec):
+    """Counts the arrays that it codes."""
+
+    def __init__(self):
+        self.coded = 0
+
+    def encode(self, x, statistics, words):
+        del statistics, words
+        self.coded += 1
+        return x
+
+    def decode(self, encoded, shape):
+        del shape
+        return encoded
+
+
+def test_an_array_that_is_returned_as_it_came_is_not_coded_again():
+    codec = Counting()
+    inner = optax.GradientTransformation(
+        lambda params: {"kept": params, "last": params},
+        lambda u, state, params=None: (u, {**state, "last": u}),
+    )
+    tx = ox.compress_state(inner, {".*": codec})
+    state = tx.init(jnp.ones(3))
+    assert codec.coded == 2
+    _, state = tx.update(jnp.zeros(3), state)
+    assert codec.coded == 3
+    np.testing.assert_array_equal(state.inner_state["kept"], 1)
+    np.testing.assert_array_equal(state.inner_state["last"], 0)
