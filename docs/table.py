@@ -62,7 +62,10 @@ def _paper(paper: Reference) -> str:
 def _state(rows: list[Row]) -> str:
     """Bytes for each parameter, in all variants, beside those of an inner method."""
     slopes = {(_bytes(row, 256) - _bytes(row, 128)) // 128**2 for row in rows}
-    return " or ".join(f"{n} B" if n else "none" for n in sorted(slopes))
+    sizes = [f"{n} B".replace("-", "−") if n else "none" for n in sorted(slopes)]
+    if len(sizes) > 3:
+        return f"{sizes[0]} to {sizes[-1]}"
+    return " or ".join(sizes)
 
 
 def _bytes(row: Row, rows: int) -> int:

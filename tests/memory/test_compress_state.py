@@ -591,3 +591,13 @@ def test_gradients_without_parameters():
     with_params, _ = tx.update(gradient(tree, 0), tx.init(tree), tree)
     without, _ = tx.update(gradient(tree, 0), tx.init(tree))
     np.testing.assert_array_equal(with_params, without)
+
+
+def test_a_tree_without_leaves_has_nothing_to_choose():
+    tx = ox.compress_state(ox.momentum_sgd(0.1), {"trace": FIRST})
+    updates, _ = tx.update({}, tx.init({}), {})
+    assert updates == {}
+    state = tx.init({"w": jnp.ones(300)})
+    doubled = optax.tree.map_params(tx, lambda x: 2 * x, state)
+    scales = doubled.inner_state.trace["w"].scales
+    np.testing.assert_array_equal(scales, 2 * state.inner_state.trace["w"].scales)
