@@ -14,6 +14,7 @@ import optax_extras as ox
 from optax_extras.codecs import Codec, bfloat16, blockwise, float8
 
 from specs import spec
+from wrapped import most_slow
 
 FIRST, SECOND = blockwise(), blockwise(signed=False)
 MOMENTS = {"mu": FIRST, "nu": SECOND}
@@ -122,6 +123,7 @@ CODECS = {
     "float8": {"mu|nu": float8()},
 }
 of_every_codec = pytest.mark.parametrize("name", CODECS)
+one_daily = pytest.mark.parametrize("name", most_slow(CODECS, {"8 bits"}))
 
 
 def params(*shape, dtype=jnp.float32):
@@ -261,7 +263,7 @@ def test_steps_stay_bounded(name):
         assert np.abs(updates).max() < 30
 
 
-@of_every_codec
+@one_daily
 def test_it_trains_as_without(name):
     tree = params(64, 256)
     plain, _ = train(optax.adam(0.01), tree, 60)
@@ -274,7 +276,7 @@ def test_it_trains_as_without(name):
 # Of (64, 512), shards over 8 devices hold whole blocks of 256; of 96 columns, not.
 @pytest.mark.parametrize("shape", [(64, 512), (16, 96)])
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
-@of_every_codec
+@one_daily
 def test_bits_do_not_depend_on_the_mesh(name, kind, shape):
     tx = ox.compress_state(optax.adam(0.1), CODECS[name], key=3)
     tree = params(*shape)
@@ -314,7 +316,7 @@ def test_codes_are_sharded_as_the_parameters(shape):
                 assert moment.scales.sharding.is_equivalent_to(where, 2)
 
 
-@of_every_codec
+@one_daily
 def test_bits_do_not_depend_on_jit_or_other_leaves(name):
     tx = ox.compress_state(optax.adam(0.1), CODECS[name], key=3)
     tree = {"a": params(4, 300), "b": params(70)}
@@ -357,7 +359,7 @@ def test_the_callers_key_counts():
     assert (default[0].mu.codes != other[0].mu.codes).any()
 
 
-@of_every_codec
+@one_daily
 def test_resumed_from_orbax_bit_for_bit(name, tmp_path):
     tx = ox.compress_state(optax.adam(0.1), CODECS[name])
     tree = {"w": params(8, 300)}
@@ -372,9 +374,10 @@ def test_resumed_from_orbax_bit_for_bit(name, tmp_path):
     assert_same_bits(resumed, train(tx, tree, 5))
 
 
-@of_every_codec
+@one_daily
 def test_decompressed_it_is_a_state_of_the_inner_one(name):
     inner, tree = optax.adam(0.01), {"w": params(8, 256), "z": jnp.ones(3) + 1j}
+    tree["half"] = jnp.ones(8, jnp.bfloat16)
     tx = ox.compress_state(inner, CODECS[name])
     tree, state = train(tx, tree, 20)
     plain = ox.decompress_state(state, inner, CODECS[name], tree)
@@ -473,7 +476,7 @@ AROUND = {
 }
 
 
-@pytest.mark.parametrize("name", AROUND)
+@pytest.mark.parametrize("name", most_slow(AROUND, {"chain", "multi steps"}))
 def test_inside_of_others_and_around_them(name):
     """Near to the run without codes, from both sides."""
     tree = {"a": params(4, 256), "b": params(30)}
