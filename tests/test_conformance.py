@@ -19,20 +19,14 @@ OVER_WORKERS = [row for row in ALGORITHMS if row not in ALONE]
 WRAPPERS = [row for row in ALONE if row.inner() is not None]
 # Of the checks of variants, and of wrappers around others, those that run every day;
 # the nightly run has all.
-DAILY = {
-    "jit_equals_eager",
+OF_VARIANTS = {"jit_equals_eager", "bfloat16", "state_bytes", "temporary_bytes"}
+OF_WRAPPERS = {
+    *OF_VARIANTS,
     "scan_equals_loop",
     "donation",
-    "bfloat16",
-    "zero_gradients",
-    "constant_schedule_equals_constant",
-    "temporary_bytes",
-    "containers",
-    "empty_tree",
     "none_gradient",
     "masked",
     "restored_from_arrays",
-    "state_bytes",
 }
 
 
@@ -49,7 +43,7 @@ def test_conformance(check):
     check()
 
 
-@parametrize_checks(WRAPPERS, checks=DAILY | {"explicit_sharding"})
+@parametrize_checks(WRAPPERS, checks=OF_WRAPPERS)
 def test_wrappers(check):
     check()
 
@@ -84,33 +78,35 @@ def test_consumers(check):
     check()
 
 
-@parametrize_checks(variants("formula"), checks=DAILY & {*CHECKS_OF["formula"]})
+@parametrize_checks(variants("formula"), checks=OF_VARIANTS & {*CHECKS_OF["formula"]})
 def test_another_formula(check):
     check()
 
 
-@parametrize_checks(variants("state"), checks=DAILY & {*CHECKS_OF["state"]})
+@parametrize_checks(variants("state"), checks=OF_VARIANTS & {*CHECKS_OF["state"]})
 def test_another_state(check):
     check()
 
 
 @pytest.mark.nightly
-@parametrize_checks(variants("formula"), checks={*CHECKS_OF["formula"]} - DAILY)
+@parametrize_checks(variants("formula"), checks={*CHECKS_OF["formula"]} - OF_VARIANTS)
 def test_another_formula_in_all(check):
     check()
 
 
 @pytest.mark.nightly
-@parametrize_checks(variants("state"), checks={*CHECKS_OF["state"]} - DAILY)
+@parametrize_checks(variants("state"), checks={*CHECKS_OF["state"]} - OF_VARIANTS)
 def test_another_state_in_all(check):
     check()
 
 
+@pytest.mark.nightly
 @parametrize_checks(variants("draws"), checks=CHECKS_OF["draws"])
 def test_other_draws(check):
     check()
 
 
+@pytest.mark.nightly
 @parametrize_checks(variants("sums"), checks=CHECKS_OF["sums"])
 def test_other_sums(check):
     check()
