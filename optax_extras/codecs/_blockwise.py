@@ -13,6 +13,9 @@ from optax_extras._core.rounding import is_above
 from optax_extras.codecs._codec import Codec
 from optax_extras.codecs._grid import Grid, box
 
+# Their reciprocals are subnormal, which XLA takes for 0.
+_TOO_LARGE = np.float32(2**126)
+
 
 class Blocks(NamedTuple):
     """Codes of an array in blocks."""
@@ -50,13 +53,15 @@ def blockwise(
     would divide by it. Such a number is raised to the smallest of its block, which is
     2.4e-10 of the largest with 8 bits and 2e-5 with 4, and its step is smaller.
 
-    A block is a box of at most ``block`` elements: a part of the last axis, and where
-    this is short of earlier ones too. It depends on the shape alone, so that the codes
-    are the same on any mesh. Shards that hold whole blocks need no communication; where
-    a block would cross a shard, the compiler exchanges the maxima of its parts.
+    A block is a part of the last axis, and where this is short, of earlier ones too. It
+    depends on the shape alone, so that the codes are the same on any mesh. Shards that
+    hold whole blocks need no communication: choose ``block`` so that it divides the
+    length of a shard along the last axis. Where a block would cross a shard, the
+    compiler exchanges parts of arrays, and scales, and codes of 4 bits, may be whole on
+    each device.
 
-    A NaN or an infinity makes its whole block NaN, and so does a negative number where
-    ``signed=False``: they are seen, not lost.
+    A NaN, an infinity and a magnitude from 2¹²⁶ = 8.5e37 on make their whole block NaN,
+    and so does a negative number where ``signed=False``: they are seen, not lost.
 
     Args:
       bits: 8 or 4.
@@ -124,8 +129,9 @@ class Scaled(Codec):
         """What codes stand for, in their shape."""
 
     def statistics(self, x: jax.Array) -> jax.Array:
-        """The largest magnitudes of blocks."""
-        return self.grid(x.shape).largest(jnp.abs(x))
+        """The largest magnitudes of blocks, NaN where they are too large."""
+        largest = self.grid(x.shape).largest(jnp.abs(x))
+        return jnp.where(largest < _TOO_LARGE, largest, jnp.nan)
 
     def encode(self, x: jax.Array, statistics: jax.Array, words: jax.Array) -> Blocks:
         """Codes and scales."""
@@ -170,7 +176,7 @@ class _Powers(Scaled):
             return super().statistics(x)
         # As unsigned integers, the bits of negative numbers are above all others.
         largest = self.grid(x.shape).largest(jnp.where(x == 0, 0, x))
-        return jnp.where(largest < 0, jnp.nan, largest)
+        return jnp.where((largest >= 0) & (largest < _TOO_LARGE), largest, jnp.nan)
 
     def to_codes(self, x: jax.Array, words: jax.Array) -> jax.Array:
         """Roots, rounded."""

@@ -54,12 +54,15 @@ def keep_bfloat16_params(
     - ``"stochastic"``: p + u rounded up or down at random, so that its mean is right;
     - ``"kahan"``: p + (u + r) rounded to the nearest, where the remainder r is what
       rounding left of the last sum. It has less noise, and takes 2 bytes for each
-      parameter, and up to 6 more during the step.
+      parameter, and 4 to 8 more during the step.
 
     The update is the difference of the new parameter and the old one, in bfloat16, and
-    `optax.apply_updates` gives the new parameter bit for bit, as long as the two differ
-    by less than their size. Whatever changes updates behind this, such as a further
-    stage in a chain, undoes that.
+    `optax.apply_updates` gives the new parameter bit for bit as long as u is smaller
+    than half of p. A larger update is itself rounded to the nearest, which ``"kahan"``
+    makes up for in the next step and ``"stochastic"`` does not: its mean may then be
+    off by half of the last place. Whatever changes updates behind this, such as a
+    further stage in a chain, undoes all of it. Derivatives of a run do not pass the
+    rounding.
 
     Parameters and gradients are float32 to ``inner``, and so is its state, which
     `compress_state` makes smaller. Leaves of other dtypes are updated as by ``inner``
@@ -189,9 +192,12 @@ def _kahan(p: jax.Array, u: jax.Array, r: jax.Array) -> tuple[jax.Array, jax.Arr
     new = lax.reduce_precision(wide + wanted, 8, 7)
     # Behind a barrier, XLA reads the update, and the old remainder may be written over.
     update = barrier(_difference(new, wide))
-    # The barrier keeps XLA from writing the sum to memory for both uses.
-    wanted = u.astype(jnp.float32) + barrier(r).astype(jnp.float32)
-    return update, (wanted - update.astype(jnp.float32)).astype(r.dtype)
+    # The barriers keep XLA from writing the sum to memory for both uses.
+    wide, wanted = barrier(p).astype(jnp.float32), u.astype(jnp.float32)
+    # What `optax.apply_updates` makes of it.
+    reached = lax.reduce_precision(wide + update.astype(jnp.float32), 8, 7)
+    left = wanted + barrier(r).astype(jnp.float32) - (reached - wide)
+    return update, left.astype(r.dtype)
 
 
 def _difference(new: jax.Array, old: jax.Array) -> jax.Array:

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.tree_util import GetAttrKey
 
 from optax_extras._core import counters
 from optax_extras._core.opaque import barrier
+from optax_extras._core.paths import owner
 from optax_extras._core.patterns import compile_patterns, path_text
 from optax_extras._core.placement import explicit_sharding
 from optax_extras.codecs import Codec
@@ -43,8 +45,7 @@ class Coding(NamedTuple):
     """How an array of a state is coded."""
 
     path: Any
-    shape: tuple[int, ...]
-    dtype: Any
+    like: jax.ShapeDtypeStruct
     codec: Codec
 
     def encode(self, x: Value, words: jax.Array) -> Any:
@@ -54,24 +55,58 @@ class Coding(NamedTuple):
           x: the array.
           words: its random words, uint32[2].
         """
-        value = self._real(x.value)
-        statistics = barrier(self.codec.statistics(self._real(x.again)))
+        value, statistics = self._real(x.value), ()
+        if type(self.codec).statistics is not Codec.statistics:
+            statistics = barrier(self.codec.statistics(self._real(x.again)))
         each = counters.hashed_words(words, value.shape, explicit_sharding(value))
         # Behind a barrier, XLA reads what was written, and does not compute it again.
         return barrier(self.codec.encode(value, statistics, each))
 
     def decode(self, code: Any) -> jax.Array:
         """The array that a code stands for."""
-        if not jnp.issubdtype(self.dtype, jnp.complexfloating):
-            return self.codec.decode(code, self.shape).astype(self.dtype)
-        parts = self.codec.decode(code, (2, *self.shape))
-        return lax.complex(parts[0], parts[1]).astype(self.dtype)
+        if self._is_complex:
+            parts = self.codec.decode(code, (2, *self.like.shape))
+            x = lax.complex(parts[0], parts[1])
+        else:
+            x = self.codec.decode(code, self.like.shape)
+        sharding: Any = getattr(self.like, "sharding", None)
+        own = explicit_sharding(x)
+        # The codes of blocks that cross shards are not sharded as the array.
+        if own is not None and isinstance(sharding, NamedSharding) and own != sharding:
+            x = jax.sharding.reshard(x, NamedSharding(own.mesh, sharding.spec))
+        return x.astype(self.like.dtype)
+
+    def value(self, code: Any, like: Any = None) -> Value:
+        """The array, which is computed again from the code behind a barrier.
+
+        Args:
+          code: of the array.
+          like: what it was the code of, which may have another dtype.
+        """
+
+        def made(code: Any) -> jax.Array:
+            x = self.decode(code)
+            if like is None:
+                return x
+            x = x.real if self._is_complex and not jnp.iscomplexobj(like) else x
+            return x.astype(like.dtype)
+
+        return Value(made(code), lambda: made(barrier(code)))
+
+    @property
+    def _is_complex(self) -> bool:
+        return bool(jnp.issubdtype(self.like.dtype, jnp.complexfloating))
 
     def _real(self, x: jax.Array) -> jax.Array:
         """The array in float32, a complex one as its two parts."""
-        if not jnp.issubdtype(self.dtype, jnp.complexfloating):
-            return x.astype(jnp.float32)
-        parts = jnp.stack([x.real, x.imag]).astype(jnp.float32)
+        if jnp.iscomplexobj(x) and not self._is_complex:
+            raise TypeError(
+                "the state must keep its dtypes, but the array at"
+                f" {path_text(self.path)!r} was {self.like.dtype} and is {x.dtype} now"
+            )
+        if not self._is_complex:
+            return _narrow(x)
+        parts = _narrow(jnp.stack([x.real, x.imag]))
         sharding = explicit_sharding(x)
         if sharding is None:
             return parts
@@ -81,23 +116,28 @@ class Coding(NamedTuple):
         )
         return placed
 
-    def value(self, code: Any) -> Value:
-        """The same, computed again from the code behind a barrier."""
-        return Value(self.decode(code), lambda: self.decode(barrier(code)))
+
+def _narrow(x: jax.Array) -> jax.Array:
+    """Numbers in float32, where finite ones stay finite."""
+    if x.dtype.itemsize > 4:
+        most = np.finfo(np.float32).max
+        x = jnp.where(jnp.isfinite(x), jnp.clip(x, -most, most), x)
+    return x.astype(jnp.float32)
 
 
 def codings_of(state: Any, params: Any, codecs: Codecs) -> list[Coding | None]:
     """How each leaf of a state is coded, or None.
 
     Args:
-      state: the state, or the shapes and dtypes of its arrays.
+      state: shapes and dtypes of the arrays of the state.
       params: the parameters that it is of, which may have no leaves.
       codecs: what `check_codecs` returned.
 
     Raises:
       ValueError: an expression is the first to match no array, though there are
-        parameters, and arrays of real or complex numbers in the state.
+        parameters, and arrays to choose in the state.
     """
+    own = {path: path for path, _ in jax.tree.leaves_with_path(params)}
     used: set[re.Pattern[str]] = set()
     codings: list[Coding | None] = []
     paths = []
@@ -105,15 +145,15 @@ def codings_of(state: Any, params: Any, codecs: Codecs) -> list[Coding | None]:
         codec = None
         # A placeholder of `optax.tree.map_params` has no dtype.
         dtype = getattr(leaf, "dtype", None)
-        if dtype is not None and jnp.issubdtype(dtype, jnp.inexact):
+        if dtype is not None and leaf.shape and jnp.issubdtype(dtype, jnp.inexact):
             paths.append(path_text(path))
-            first = next((p for p in codecs if _matches(p, path)), None)
+            end = owner(path, own) or ()
+            names = [path_text(path), *_fields(path[: len(path) - len(end)])]
+            first = next((p for p in codecs if any(map(p.fullmatch, names))), None)
             if first is not None:
                 used.add(first)
                 codec = codecs[first]
-        codings.append(
-            None if codec is None else Coding(path, leaf.shape, leaf.dtype, codec)
-        )
+        codings.append(None if codec is None else Coding(path, leaf, codec))
     unused = [pattern.pattern for pattern in codecs if pattern not in used]
     if unused and paths and jax.tree.leaves(params):
         some = ", ".join(map(repr, paths[:5]))
@@ -125,6 +165,6 @@ def codings_of(state: Any, params: Any, codecs: Codecs) -> list[Coding | None]:
     return codings
 
 
-def _matches(pattern: re.Pattern[str], path: Any) -> bool:
-    fields = [entry.name for entry in path if isinstance(entry, GetAttrKey)]
-    return any(pattern.fullmatch(text) for text in (path_text(path), *fields))
+def _fields(path: Any) -> list[str]:
+    """The names of the fields on a path."""
+    return [entry.name for entry in path if isinstance(entry, GetAttrKey)]

@@ -51,8 +51,10 @@ def compress_state(
     At each step the arrays that ``codecs`` choose are decoded, ``inner`` makes its
     step in float32, and the new arrays are encoded as soon as they are known. The
     update is computed from what was stored, where ``inner`` computes it from its new
-    state: no other copy of the state is needed, in whichever order XLA works. An array
-    that ``inner`` does not change keeps its code.
+    state: XLA then needs no other copy of the state. That is not so where both come out
+    of one `jax.lax.cond`, as those of `optax.MultiSteps` do, which belongs outside, as
+    does the clipping to a global norm: it is written to memory anyway. An array that
+    ``inner`` does not change keeps its code.
 
     Parameters and gradients in half precision are float32 to ``inner``, and so is the
     state, before it is encoded. Updates have the dtype of the parameters.
@@ -70,10 +72,10 @@ def compress_state(
         for arrays to leave as they are. An expression chooses the arrays whose path in
         the state of ``inner`` it matches whole, such as ``0/mu/layers/0/kernel``, and
         those that are in a field whose name it matches whole, such as ``mu``. The first
-        one that matches an array counts. Arrays of integers are never chosen.
+        one that matches an array counts. Scalars and integers are never chosen.
       key: an int, a key from `jax.random.key`, or the uint32 words of one, from which
-        the bits for rounding are drawn. ``update(..., key=k)`` uses ``k`` instead for
-        that step.
+        the bits for rounding are drawn; a second one in a chain needs its own.
+        ``update(..., key=k)`` uses ``k`` instead for that step.
 
     Returns:
       A gradient transformation. Its state is that of ``inner`` with codes in place of
@@ -114,7 +116,8 @@ def compress_state(
     def init(params: optax.Params) -> CompressState:
         checks.check_inexact("params", params)
         own, step = jnp.array(words, jnp.uint32), jnp.zeros((), jnp.int32)
-        inner_state = inner.init(widened(params))
+        # Arrays, where `inner` may have numbers of Python.
+        inner_state = jax.tree.map(_as_array, inner.init(widened(params)))
         treedef: Any
         arrays, treedef = jax.tree.flatten(inner_state)
         codings = codings_of(inner_state, params, by_pattern)
@@ -169,7 +172,7 @@ def compress_state(
             coding = codings[i]
             assert coding is not None
             new[i] = coding.encode(x, bits[i])
-            return coding.value(new[i])
+            return coding.value(new[i], x.value)
 
         # An array that is returned as it came keeps its code.
         jaxpr = traced.jaxpr
@@ -209,3 +212,7 @@ def _words(
 def _widened_again(x: Any) -> Any:
     # The barrier is before: XLA would write what is behind it, as wide as it is there.
     return widened(barrier(x))
+
+
+def _as_array(x: Any) -> Any:
+    return jnp.asarray(x) if isinstance(x, (int, float, complex)) else x

@@ -12,7 +12,7 @@ from optax_extras._core import checks
 from optax_extras._core.inner import as_transformation
 from optax_extras.codecs import Codec
 from optax_extras.memory._coded import check_codecs, codings_of
-from optax_extras.memory._compress_state import CompressState
+from optax_extras.memory._compress_state import CompressState, compress_state
 from optax_extras.memory._widening import widened
 
 
@@ -30,7 +30,7 @@ def decompress_state(
     Args:
       state: that of `compress_state`.
       inner: the transformation that it is around.
-      codecs: its codecs.
+      codecs: its codecs. Whether one is ``signed`` cannot be told from a state.
       params: the parameters, or arrays of their structure, shapes and dtypes.
 
     Returns:
@@ -56,16 +56,16 @@ def decompress_state(
     checks.check_inexact("params", params)
     if not isinstance(state, CompressState):
         raise TypeError(f"`state` must be one of `compress_state`, got {state!r}")
+    expected = jax.eval_shape(compress_state(inner, codecs).init, params)
+    if _shapes(state) != _shapes(expected):
+        raise ValueError(
+            "`state` must be that of `inner`, `codecs` and `params`, with arrays"
+            f" {_shapes(expected)}, got {_shapes(state)}"
+        )
     wide = jax.eval_shape(inner.init, widened(params))
     own = jax.eval_shape(inner.init, params)
     treedef: Any = jax.tree.structure(wide)
-    try:
-        codes = treedef.flatten_up_to(state.inner_state)
-    except ValueError as error:
-        raise ValueError(
-            f"`state` must have the structure of that of `inner`, {treedef}, got"
-            f" {jax.tree.structure(state.inner_state)}"
-        ) from error
+    codes = treedef.flatten_up_to(state.inner_state)
     codings = codings_of(wide, params, by_pattern)
     arrays = [
         x if coding is None else coding.decode(x)
@@ -76,3 +76,7 @@ def decompress_state(
         treedef.unflatten(arrays),
         own,
     )
+
+
+def _shapes(state: CompressState) -> Any:
+    return jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", state.inner_state)

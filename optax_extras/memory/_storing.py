@@ -12,23 +12,25 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 from optax_extras._core.opaque import barrier
 
-# Operations on single elements, and changes of shape: cheap to repeat.
+# Operations on single elements, and changes of shape. Others, such as quotients, XLA
+# does not compute twice: what they return is written to memory if it is used twice.
 # fmt: off
 _CHEAP = frozenset({
-    "abs", "add", "add_any", "and", "atan2", "bitcast_convert_type", "broadcast_in_dim",
-    "cbrt", "ceil", "clamp", "complex", "conj", "convert_element_type", "copy", "cos",
-    "cosh", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor",
-    "ge", "gt", "imag", "integer_pow", "is_finite", "le", "log", "log1p", "logistic",
-    "lt", "max", "min", "mul", "ne", "neg", "nextafter", "not", "or", "pow", "real",
-    "reduce_precision", "rem", "reshape", "round", "rsqrt", "select_n", "shift_left",
-    "shift_right_arithmetic", "shift_right_logical", "sign", "sin", "sinh", "sqrt",
-    "square", "squeeze", "sub", "tan", "tanh", "xor",
+    "abs", "add", "add_any", "and", "bitcast_convert_type", "broadcast_in_dim", "ceil",
+    "clamp", "complex", "conj", "convert_element_type", "copy", "eq", "floor", "ge",
+    "gt", "imag", "integer_pow", "is_finite", "le", "lt", "max", "min", "mul", "ne",
+    "neg", "nextafter", "not", "or", "real", "reduce_precision", "reshape", "round",
+    "select_n", "shift_left", "shift_right_arithmetic", "shift_right_logical", "sign",
+    "square", "squeeze", "sub", "xor",
 })
 # fmt: on
+# So many in a row, at most, are computed again.
+_MOST = 32
 
 
 class Value:
@@ -38,9 +40,12 @@ class Value:
     than cheap ones are not repeated, their results are read again.
     """
 
-    def __init__(self, value: Any, again: Callable[[], Any] | None = None) -> None:
+    def __init__(
+        self, value: Any, again: Callable[[], Any] | None = None, depth: int = 0
+    ) -> None:
         """By default, `again` reads the value behind a barrier."""
         self.value = value
+        self.depth = depth  # operations that `again` repeats, one behind another
         self._again = again
 
     @functools.cached_property
@@ -86,31 +91,54 @@ def _run(
 
     def read(atom: Any) -> Value:
         if isinstance(atom, Literal):
-            return Value(atom.val, lambda: atom.val)
+            return Value(jnp.asarray(atom.val, atom.aval.dtype))  # type: ignore[attr-defined]
         return known[atom]
 
     for equation in jaxpr.eqns:
+        own = {x: stores[x] for x in equation.outvars if x in stores}
         inputs = [read(atom) for atom in equation.invars]
-        outputs = _results(equation, inputs)
+        if inner := _inlined(equation):
+            outputs = _inside(inner, inputs, equation.outvars, own)
+        else:
+            outputs = _results(equation, inputs)
         for variable, output in zip(equation.outvars, outputs, strict=True):
-            stored = [store(output) for store in stores.get(variable, ())]
+            stored = [store(output) for store in own.get(variable, ())]
             known[variable] = stored[0] if stored else output
     return [read(atom) for atom in jaxpr.outvars]
 
 
+def _inside(
+    inner: Any,
+    inputs: Sequence[Value],
+    outputs: Sequence[Var],
+    stores: dict[Var, Sequence[Store]],
+) -> list[Value]:
+    """The results of a function inside of a `jax.jit`, stored where they are computed.
+
+    What is left in `stores` is yet to be stored.
+    """
+    computed = {x for equation in inner.jaxpr.eqns for x in equation.outvars}
+    within: dict[Var, list[Store]] = {}
+    for result, output in zip(inner.jaxpr.outvars, outputs, strict=True):
+        if isinstance(result, Var) and result in computed and output in stores:
+            within.setdefault(result, []).extend(stores.pop(output))
+    constants = [Value(x) for x in inner.consts]
+    return _run(inner.jaxpr, [*constants, *inputs], within)
+
+
 def _results(equation: JaxprEqn, inputs: Sequence[Value]) -> list[Value]:
-    """The results of an operation, or of the operations inside a `jax.jit`."""
-    if inner := _inlined(equation):
-        constants = [Value(x) for x in inner.consts]
-        return _run(inner.jaxpr, [*constants, *inputs], {})
+    """The results of an operation."""
     results = _applied(equation, [x.value for x in inputs])
-    if equation.primitive.name not in _CHEAP:
+    depth = 1 + max((x.depth for x in inputs), default=0)
+    is_cheap = equation.primitive.name in _CHEAP and depth <= _MOST
+    # Scalars, such as sums of squares over all leaves, have nothing to fuse with.
+    if not is_cheap or not jnp.ndim(results[0]):
         return [Value(x) for x in results]
 
     def again() -> Any:
         return _applied(equation, [x.again for x in inputs])[0]
 
-    return [Value(results[0], again)]
+    return [Value(results[0], again, depth)]
 
 
 def _inlined(equation: JaxprEqn) -> Any:

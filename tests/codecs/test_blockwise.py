@@ -117,7 +117,7 @@ def test_every_code_stays(bits, signed, stochastic):
     codec = blockwise(bits, signed=signed, stochastic=stochastic)
     levels = 2 ** (bits - signed) - 1
     part = np.arange(-levels * signed, levels + 1) / levels
-    exponents = np.arange(-90, 120, 7)
+    exponents = np.append(np.arange(-90, 120, 7), 124)
     scales = (RNG.uniform(1, 2, len(exponents)) * 2.0**exponents).astype(np.float32)
     power = np.sign(part) * np.abs(part) ** (2 if signed else 4)
     x = (power * scales[:, None]).astype(np.float32)
@@ -156,7 +156,7 @@ def test_what_is_not_zero_never_becomes_zero(bits):
 
 @of_every_kind
 def test_what_is_not_finite_makes_its_block_nan(bits, signed):
-    for bad in (np.nan, np.inf):
+    for bad in (np.nan, np.inf, 2.0**126, 3e38):
         x = np.ones((2, 512), np.float32)
         x[1, 300] = bad
         _, found = coded(blockwise(bits, signed=signed), x, words(x.shape))

@@ -133,7 +133,8 @@ def test_float8_at_random_has_the_right_mean(name):
     _, found = coded(float8(name), tiled, np.tile(drawn, (1, 256)))
     unit = found.max(0) - found.min(0)
     error = np.abs(found.mean(0, dtype=np.float64) - x)
-    assert (error <= unit * (1 / count + 1e-4) + 1e-6 * x).all()
+    # What is very near to a number of the format is that.
+    assert (error <= unit * (1 / count + 1e-4) + 2e-5 * x).all()
     assert (unit > 0).sum() > 200
 
 
