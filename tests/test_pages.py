@@ -17,7 +17,7 @@ TRAINING = (DOCS / "training.md").read_text()
 # Pages whose every file is run by a command behind it.
 PAGES = {
     name: (DOCS / f"{name}.md").read_text()
-    for name in ("communication", "local_updates")
+    for name in ("communication", "local_updates", "memory")
 }
 COMMAND = [sys.executable, "-c", "from optax_extras.cli import main; main()"]
 # Commands, and behind some of them what they print.
@@ -106,31 +106,34 @@ def test_the_training_step_runs_and_resumes(write, monkeypatch):
     assert {"guarded.csv", "training.png", "log.csv", "log.jsonl"} < made
 
 
-def file_of(found):
-    return re.match(r"python (\w+)\.py", found[0])[1]
+def name_of(found):
+    """That of the file that a command runs, or the command."""
+    file = re.match(r"python (\w+)\.py", found[0])
+    return file[1] if file else " ".join(found[0].split()[:2])
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
-def test_every_file_about_communication_is_run(page):
+def test_every_file_of_a_page_is_run(page):
     named = re.findall(r"^```python\n# (\w+)\.py$", page, re.MULTILINE)
-    assert [file_of(found) for found in RUNS.findall(page)] == named
+    run_by_name = map(name_of, RUNS.findall(page))
+    assert [name for name in run_by_name if "optax-extras" not in name] == named
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "found"),
     [
-        pytest.param(page, found, id=file_of(found))
+        pytest.param(page, found, id=name_of(found))
         for page in PAGES.values()
         for found in RUNS.findall(page)
     ],
 )
-def test_the_code_about_communication_runs(page, found, write):
+def test_the_code_of_a_page_runs(page, found, write):
     write(page)
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     lines, *printed = found
     printed = check_printed((lines.replace("8476", str(port)), *printed))
-    if file_of(found) == "hosts":
+    if name_of(found) == "hosts":
         assert len(set(re.findall(r"host [01] of 2: loss ([\d.]+)", printed))) == 1
