@@ -17,7 +17,7 @@ if not (ROOT / "colab").exists():
     pytest.skip("needs the repository's notebooks", allow_module_level=True)
 
 BUILD = runpy.run_path(str(ROOT / "colab" / "build.py"))
-NAMES = ["adasmooth", "communication", "gradient_noise", "momentum"]
+NAMES = ["adasmooth", "communication", "gradient_noise", "memory", "momentum"]
 MACHINE_PATH = re.compile(r"/(home|root|tmp|Users|usr|opt)/|[A-Z]:\\|site-packages")
 LAST_WORDS = "every claim held\n"
 
