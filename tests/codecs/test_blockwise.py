@@ -12,7 +12,6 @@ from hypothesis import given, strategies as st
 from optax_extras.codecs import blockwise, float8
 from optax_extras.codecs._grid import box
 
-RNG = np.random.default_rng(0)
 KINDS = [(8, True), (8, False), (4, True), (4, False)]
 of_every_kind = pytest.mark.parametrize(("bits", "signed"), KINDS)
 SHAPES = [(), (1,), (3,), (256,), (1000,), (1031,), (7, 33), (64, 10), (3, 3, 8, 16)]
@@ -118,7 +117,9 @@ def test_every_code_stays(bits, signed, stochastic):
     levels = 2 ** (bits - signed) - 1
     part = np.arange(-levels * signed, levels + 1) / levels
     exponents = np.append(np.arange(-90, 120, 7), 124)
-    scales = (RNG.uniform(1, 2, len(exponents)) * 2.0**exponents).astype(np.float32)
+    scales = (
+        np.random.default_rng(0).uniform(1, 2, len(exponents)) * 2.0**exponents
+    ).astype(np.float32)
     power = np.sign(part) * np.abs(part) ** (2 if signed else 4)
     x = (power * scales[:, None]).astype(np.float32)
     first, found = coded(codec, x, words(x.shape))
