@@ -131,6 +131,7 @@ def test_with_the_default_decay_first_steps_are_a_share_of_those_of_sgd():
     first, *_, last = updates_of(ox.scale_by_quasi_hyperbolic_momentum())
     np.testing.assert_allclose(first, 0.3007 * GRADIENTS[0], 1e-5)
     assert np.abs(last - 0.3 * GRADIENTS[-1]).max() < 0.02
+    np.testing.assert_allclose(updates_of(ox.qhm(0.1))[0], -0.1 * first, 1e-6)
 
 
 def test_every_hyperparameter_is_mapped():

@@ -112,6 +112,7 @@ def test_after_a_restart_nothing_of_the_past_is_left():
         if fresh is not None:
             other, fresh = tx.update(jnp.sin(step + params), fresh)
             np.testing.assert_array_equal(updates, other)
+            np.testing.assert_array_equal(state.velocity, fresh.velocity)
         params = optax.apply_updates(params, updates)
 
 
