@@ -40,14 +40,17 @@ def step_leaf(
     g = jnp.asarray(gradient).astype(compute)
     m = leaves.by_part(lambda m, g: b1 * m + (1 - b1) * g, mu.astype(compute), g)
     s = b2 * nu.astype(real) + (1 - b2) * leaves.squared_magnitude(g)
-    square = _mixed(s / nu_weight, leaves.squared_magnitude(g), nu_share)
+    square = _mixed(s, nu_weight, leaves.squared_magnitude(g), nu_share)
     scale = smooth.root(square + eps_root) + eps
     stored = dtypes.as_stored(m, mu.dtype, dtype)
     update = leaves.by_part(
-        lambda m, g: _mixed(m / mu_weight, g, mu_share) / scale, stored, g
+        lambda m, g: _mixed(m, mu_weight, g, mu_share) / scale, stored, g
     )
     return update.astype(dtype), m.astype(mu.dtype), s.astype(nu.dtype)
 
 
-def _mixed(average: jax.Array, current: jax.Array, share: Any) -> jax.Array:
-    return average if share is None else share * average + (1 - share) * current
+def _mixed(total: jax.Array, weight: Any, current: jax.Array, share: Any) -> jax.Array:
+    """The average total / weight, or its mean with the current value by shares."""
+    if share is None:
+        return total / weight
+    return (share / weight) * total + (1 - share) * current
