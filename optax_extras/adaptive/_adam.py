@@ -49,7 +49,7 @@ def step_leaf(
     return update.astype(dtype), m.astype(mu.dtype), s.astype(nu.dtype)
 
 
-def _mixed(total: jax.Array, weight: Any, current: jax.Array, share: Any) -> jax.Array:
+def _mixed(total: jax.Array, weight: Any, current: jax.Array, share: Any) -> Any:
     """The average total / weight, or its mean with the current value by shares."""
     if share is None:
         return total / weight

@@ -32,8 +32,8 @@ def scale_by_aggregated_momentum(
     large decays overshoot are damped by those with small ones, which have turned
     already. On quadratics with condition numbers of 100, 1000 and 10 000, each method
     at its best learning rate, it was far ahead of momentum of 0.99, which oscillates;
-    it was ahead of 0.9 for 10 000, and behind it for the others, where 0.9 is near the
-    best. It takes one copy of the parameters for each decay that is not 0.
+    it was ahead of 0.9 for 10 000, and behind it for the others, where 0.9 is enough.
+    It takes one copy of the parameters for each decay that is not 0.
 
     With :math:`\beta_i` = ``decays[i]``, i = 1, …, K, and traces initially zero:
 
@@ -45,8 +45,8 @@ def scale_by_aggregated_momentum(
     One decay is plain momentum, `optax.trace`. The paper chooses the decays as
     :math:`\beta_i = 1 - a^{i - 1}`: ``[1 - 0.1**i for i in range(3)]`` is the default,
     and a fourth is 0.999. The gain of a constant gradient is the mean of the
-    :math:`1 / (1 - \beta_i)`, which is 37 with the default: a good learning rate is
-    about a quarter of that for momentum of 0.9.
+    :math:`1 / (1 - \beta_i)`, which is 37 with the default, where that of momentum of
+    0.9 is 10.
 
     *Differences from the source*: the trace of a decay of 0 is the gradient itself, so
     a 0 among the numbers takes no memory. The paper's PyTorch code keeps its traces by
