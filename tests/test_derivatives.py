@@ -16,6 +16,7 @@ import pytest
 import optax_extras as ox
 
 SHIFT = 1e-6
+QHADAM = {"b1": 0.8, "b2": 0.95, "nu1": 0.7, "nu2": 0.9, "eps": 0.01}
 ADAM = {"b1_min": 0.8, "b1_max": 0.99, "b2": 0.95, "gamma": 0.8, "eps": 0.01}
 
 
@@ -50,6 +51,10 @@ def at_temperature(temperature, make, learning_rate, **values):
     return make(learning_rate, temperature, **values, key=0)
 
 
+def aggmo(learning_rate, first, second):
+    return ox.aggmo(learning_rate, (0.0, first, second))
+
+
 noisy_sgd = partial(ox.noisy_sgd, key=0, nesterov=True)
 sgld = partial(ox.sgld, key=0)
 psgld = partial(ox.psgld, key=0)
@@ -71,6 +76,12 @@ CASES = {
     "momentum_sgd": (momentum_sgd, 0.1, {"momentum": 0.8}),
     "momentum_sgd with a warm-up": (warm_up(momentum_sgd), 0.1, {"momentum": 0.0}),
     "nesterov_lookahead": (ox.nesterov_lookahead, 0.1, {"momentum": 0.8}),
+    "qhm": (ox.qhm, 0.1, {"momentum": 0.8, "nu": 0.7}),
+    "qhm at 0": (ox.qhm, 0.1, {"momentum": 0.0, "nu": 0.0}),
+    "aggmo": (aggmo, 0.1, {"first": 0.5, "second": 0.8}),
+    "srsgd": (partial(ox.srsgd, restart_every=2), 0.1, {}),
+    "qhadam": (ox.qhadam, 0.1, {**QHADAM, "weight_decay": 0.1}),
+    "qhadam at 0": (ox.qhadam, 0.1, dict.fromkeys(QHADAM, 0.0) | {"eps": 0.01}),
     "adasmooth": (ox.adasmooth, 0.1, {**ADAM, "weight_decay": 0.1}),
     "adasmooth at 0": (ox.adasmooth, 0.1, dict.fromkeys(ADAM, 0.0) | {"eps": 0.01}),
     "adasmooth as Adam": (

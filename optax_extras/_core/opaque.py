@@ -38,6 +38,21 @@ def opaque(function: Callable[..., Any], count: jax.Array, *operands: Any) -> An
     if _BARRIERS_HOLD:
         return jax.tree.map(barrier, function(*operands))
 
+    return apart(function, count, *operands)
+
+
+def apart(function: Callable[..., Any], count: jax.Array, *operands: Any) -> Any:
+    """Returns `function(*operands)`, of which XLA shares nothing with what is around.
+
+    A reduction of XLA:CPU reads from memory what it shares with another kernel, and be
+    it a number broadcast to the shape of an array.
+
+    Args:
+      function: returns a tree of arrays.
+      count: int32[], at least 0; XLA cannot infer this bound.
+      *operands: trees of arrays.
+    """
+
     # XLA drops the arithmetic here; the call gives the zeros their sharding and axes.
     def zeros(*operands: Any) -> Any:
         return jax.tree.map(jnp.zeros_like, function(*operands))

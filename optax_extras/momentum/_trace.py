@@ -54,15 +54,15 @@ def _accumulate(
         del params, extra_args
         checks.check_gradients(updates, state.trace)
         dtype = state.weight.dtype
-        one = jnp.ones((), dtype)
         gamma = scalars.evaluate(decay, state.count, dtype)
         weight = 1 + gamma * state.weight
         emitted_weight = 1 + gamma * weight if nesterov else weight
+        factor = scalars.evaluate(gain, state.count, dtype)
         coefficients = trace.Coefficients(
             decay=gamma,
-            gain=scalars.evaluate(gain, state.count, dtype),
-            direct=one if nesterov else None,
-            carried=gamma if nesterov else one,
+            gain=factor,
+            direct=factor if nesterov else None,
+            carried=gamma if nesterov else jnp.ones((), dtype),
             divisor=emitted_weight * (1 - gamma) if bias_correction else None,
         )
         updates, m = leaves.map_with_buffers(

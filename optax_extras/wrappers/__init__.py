@@ -1,5 +1,9 @@
 """Transformations around any transformation."""
 
+from optax_extras.wrappers._adaptive_restart import (
+    AdaptiveRestartState,
+    adaptive_restart,
+)
 from optax_extras.wrappers._bucketed import BucketedState, bucketed
 from optax_extras.wrappers._layerwise import layerwise_decay
 from optax_extras.wrappers._record import record
@@ -30,4 +34,6 @@ __all__ = [
     "LeafRule",
     "RuleTable",
     "describe_rules",
+    "AdaptiveRestartState",
+    "adaptive_restart",
 ]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, PartitionSpec as P
 
-from optax_extras._core.norms import global_norm
+from optax_extras._core.norms import global_norm, inner_product
 
 TREE = {"a": jnp.arange(8.0), "b": jnp.ones((2, 2), jnp.bfloat16), "n": None}
 
@@ -45,3 +45,34 @@ def test_shards_are_summed_and_workers_are_not():
     halves = [np.sum(np.arange(4.0) ** 2), np.sum(np.arange(4.0, 8.0) ** 2)]
     np.testing.assert_allclose(per_worker, np.sqrt(np.add(halves, 4)), rtol=1e-6)
     np.testing.assert_allclose(alone, [2, 2])
+
+
+def test_the_inner_product_is_that_of_all_numbers():
+    other = {"a": jnp.full(8, 2.0), "b": jnp.full((2, 2), 3.0), "n": jnp.ones(3)}
+    for found in (inner_product(TREE, other), inner_product(other, TREE)):
+        assert found == 2 * 28 + 12
+        assert found.dtype == jnp.float32
+    assert inner_product({}, {}) == 0
+    halves = jnp.full(10_000, 1.0, jnp.float16)
+    assert inner_product(halves, halves) == 10_000
+
+
+def test_the_inner_product_of_complex_numbers_is_that_of_their_parts(x64):
+    x, y = jnp.array([1 + 2j, 3.0]), jnp.array([4 - 5j, 1j])
+    assert inner_product(x, y) == 1 * 4 - 2 * 5
+    assert inner_product(x, x) == global_norm(x) ** 2 == 14
+    assert inner_product(jnp.ones(4), jnp.ones(4)).dtype == jnp.float64
+
+
+def test_products_of_shards_and_of_workers_are_summed():
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
+
+    def products(sharded, same):
+        both = {"sharded": sharded, "same": same}
+        return inner_product(both, both), inner_product(sharded, same)
+
+    together, own = jax.shard_map(
+        products, mesh=mesh, in_specs=(P("x"), P()), out_specs=P()
+    )(jnp.arange(8.0), jnp.full(1, 2.0))
+    assert together == 140 + 4
+    assert own == 2 * 28

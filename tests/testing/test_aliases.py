@@ -188,12 +188,16 @@ def test_every_alias_is_made(module):
     if module == "optax_extras":
         assert [spec.name for spec in specs] == [
             "adasmooth",
+            "aggmo",
             "anti_pgd",
             "momentum_sgd",
             "nesterov_lookahead",
             "noisy_sgd",
             "psgld",
+            "qhadam",
+            "qhm",
             "sgld",
+            "srsgd",
         ]
     for spec in specs:
         key = {"key": 7} if "random" in spec.supports else {}
