@@ -1,13 +1,33 @@
 """Adaptive methods."""
 
+from optax_extras.adaptive._adai import ScaleByAdaiState, adai, scale_by_adai
+from optax_extras.adaptive._adashift import (
+    ScaleByAdaShiftState,
+    adashift,
+    scale_by_adashift,
+)
 from optax_extras.adaptive._adasmooth import (
     ScaleByAdaSmoothState,
     adasmooth,
     scale_by_adasmooth,
+)
+from optax_extras.adaptive._diffgrad import (
+    ScaleByDiffGradState,
+    diffgrad,
+    scale_by_diffgrad,
 )
 
 __all__ = [
     "ScaleByAdaSmoothState",
     "scale_by_adasmooth",
     "adasmooth",
+    "ScaleByAdaShiftState",
+    "scale_by_adashift",
+    "adashift",
+    "ScaleByAdaiState",
+    "scale_by_adai",
+    "adai",
+    "ScaleByDiffGradState",
+    "scale_by_diffgrad",
+    "diffgrad",
 ]
