@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
 
 from optax_extras._core import dtypes, leaves
 
@@ -17,10 +16,6 @@ def empty(param: Any, n: int, dtype: Any) -> jax.Array:
     """Zeros for n gradients, sharded as the parameter behind the axis of the window."""
     zeros = jnp.zeros_like(param, dtype=dtypes.buffer_dtype(param, dtype))
     window: jax.Array = jnp.broadcast_to(zeros, (n, *zeros.shape))
-    sharding = getattr(zeros, "sharding", None)
-    if not isinstance(zeros, jax.core.Tracer) and isinstance(sharding, NamedSharding):
-        spec = PartitionSpec(None, *sharding.spec)
-        window = jax.device_put(window, NamedSharding(sharding.mesh, spec))
     return window
 
 
