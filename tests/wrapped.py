@@ -49,15 +49,23 @@ NOISY = {
 }
 
 
-def rows(factory: Any, excused: dict[str, str], **static: Any) -> list[Row]:
+def rows(
+    factory: Any, excused: dict[str, str], *, temporaries: int = 0, **static: Any
+) -> list[Row]:
     """Rows of a wrapper around Adam, momentum and noise.
 
     Args:
       factory: of the wrapper.
       excused: checks that fail around all of them, with the reasons.
+      temporaries: float32 copies of the updates that a step takes.
       **static: further arguments of the factory.
     """
-    of_all = {"static": static, "schedules": ("learning_rate",), "learning_rate": 0.1}
+    of_all = {
+        "static": static,
+        "schedules": ("learning_rate",),
+        "learning_rate": 0.1,
+        "temporaries": temporaries,
+    }
     return [
         spec(
             factory,
