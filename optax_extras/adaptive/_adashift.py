@@ -83,7 +83,7 @@ def scale_by_adashift(
         0-d array or a schedule.
       b2: second-moment decay, in [0, 1); a number, a 0-d array or a schedule.
       eps: added to the root of the second moment, at least 0.
-      window: n, at least 1; a Python int.
+      window: n, at least 1; a Python int. With it grows the time of compilation, too.
       spatial: :math:`\varphi`, the ``"max"`` or the ``"mean"`` over each leaf, or
         ``"element"``, which stores one more float per parameter. Inside
         `jax.shard_map`, it covers only the shard's part of a leaf.
@@ -271,10 +271,10 @@ def _remember(
         oldest = _window.at(window, place)
         square = leaves.squared_magnitude(oldest.astype(_compute(oldest, nu)))
     else:
-        square = squares[0][place]
+        square = _window.at(squares[0], place)
         # Behind a barrier: XLA would write what two kernels share.
         own = reduce(leaves.squared_magnitude(barrier(g).astype(_compute(g, nu))))
-        squares = [squares[0].at[place].set(own)]
+        squares = [_window.put(squares[0], place, own)]
     nu = decay * nu + (1 - decay) * square
     if reduce is None:
         # Never true; XLA then reads the oldest gradient before it overwrites it.
@@ -283,19 +283,20 @@ def _remember(
 
 
 def _step_leaf(
-    window: jax.Array, nu: jax.Array, weights: jax.Array, nu_weight: jax.Array, eps: Any
+    window: jax.Array,
+    nu: jax.Array,
+    weights: Sequence[jax.Array],
+    nu_weight: jax.Array,
+    eps: Any,
 ) -> jax.Array:
     """The update of one leaf."""
     compute = _compute(window, nu)
-    real = dtypes.real_dtype(compute)
-    weights, nu_weight, eps = (
-        scalars.scalar(x, real) for x in (weights, nu_weight, eps)
+    nu_weight, eps = (
+        scalars.scalar(x, dtypes.real_dtype(compute)) for x in (nu_weight, eps)
     )
     m = _window.mean(window, weights, compute)
     scale = smooth.root(nu / jnp.where(nu_weight > 0, nu_weight, 1)) + eps
-    is_known = nu != 0
-    divisor = jnp.where(is_known, scale, 1)
-    update: jax.Array = leaves.by_part(lambda m: jnp.where(is_known, m / divisor, 0), m)
+    update: jax.Array = leaves.by_part(lambda m: jnp.where(nu == 0, 0, m / scale), m)
     return update
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -24,13 +25,12 @@ def shapes(windows: Any) -> Any:
     return jax.tree.map(lambda w: jax.ShapeDtypeStruct(w.shape[1:], w.dtype), windows)
 
 
-def weights(decay: jax.Array, n: int, newest: jax.Array) -> jax.Array:
+def weights(decay: jax.Array, n: int, newest: jax.Array) -> list[jax.Array]:
     """Of each place, decayⁱ over their sum, i steps behind the newest gradient's."""
     first = jnp.ones((1,), decay.dtype)
     powers = jnp.cumprod(jnp.concatenate([first, jnp.full(n - 1, decay)]))
     age = (newest - jnp.arange(n, dtype=jnp.int32)) % n
-    found: jax.Array = (powers / jnp.sum(powers))[age]
-    return found
+    return list((powers / jnp.sum(powers))[age])
 
 
 def at(window: jax.Array, place: jax.Array) -> jax.Array:
@@ -46,11 +46,12 @@ def put(window: jax.Array, place: jax.Array, gradient: jax.Array) -> jax.Array:
     return written
 
 
-def mean(window: jax.Array, weights: jax.Array, dtype: Any) -> jax.Array:
+def mean(window: jax.Array, weights: Sequence[jax.Array], dtype: Any) -> jax.Array:
     """The weighted sum of its gradients, computed in a dtype."""
+    real = dtypes.real_dtype(dtype)
 
     def total(*gradients: jax.Array) -> jax.Array:
-        weighted = (w * g for w, g in zip(weights, gradients, strict=True))
+        weighted = (w.astype(real) * g for w, g in zip(weights, gradients, strict=True))
         return functools.reduce(jnp.add, weighted)
 
     # One after another: a reduction along the axis takes a hundred times as long.

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
 from optax_extras._core import checks, dtypes, leaves, scalars
 from optax_extras._core.inner import as_transformation
@@ -58,7 +57,8 @@ def cautious(
     *Differences from the source*: none with the scale of the authors' AdamW, which has
     a ``min_fraction`` of 0.001. Their Lion and Adafactor have the paper's scale, d
     / (1 + ∑ k), which is not 1 where nothing is left out. Signs are compared, where the
-    source's product of small numbers may be 0. A complex element is two.
+    source's product of small numbers may be 0. A complex element is kept if
+    :math:`\operatorname{Re}(\bar g_i u_i) < 0`.
 
     Args:
       inner: any transformation.
@@ -123,39 +123,23 @@ def cautious(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _kept(gradient: jax.Array, update: jax.Array, descent: bool, least: Any) -> Any:
+def _kept(g: jax.Array, update: jax.Array, descent: bool, least: Any) -> jax.Array:
     """The update of one leaf without what does not agree with the gradient, scaled."""
-    update = barrier(update)  # once, whatever it costs
-    parts = list(zip(_parts(gradient), _parts(update), strict=True))
-    dtype = dtypes.real_dtype(dtypes.compute_dtype(update.dtype))
-    count = sum(_agreeing(g, u, descent, dtype) for g, u in parts)
-    fraction = count / max(update.size * len(parts), 1)
+    u = barrier(update)  # once, whatever it costs
+    dtype = dtypes.real_dtype(dtypes.compute_dtype(u.dtype))
+    product = jnp.sign(g).astype(u.dtype) * jnp.sign(u)
+    if jnp.iscomplexobj(u):
+        product = jnp.sign(jnp.real(jnp.sign(g).conj() * jnp.sign(u)))
+        is_left_out = product >= 0 if descent else product <= 0
+    else:
+        # Not by the product, which XLA would write to memory for both.
+        up, down = (g >= 0, g <= 0) if descent else (g <= 0, g >= 0)
+        is_left_out = (up & (u >= 0)) | (down & (u <= 0))
+    # XLA:CPU fuses products into a sum, but writes comparisons to memory first.
+    product = product.astype(dtype)
+    square = product * product
+    twice = jnp.sum(square - product if descent else square + product)
+    fraction = twice / max(2 * u.size, 1)
     scale = 1 / jnp.maximum(fraction, scalars.scalar(least, dtype))
-    kept = [
-        jnp.where(_disagrees(g, u, descent), 0, leaves.scaled(u, scale))
-        for g, u in parts
-    ]
-    return lax.complex(*kept) if len(kept) == 2 else kept[0]
-
-
-def _parts(x: jax.Array) -> tuple[jax.Array, ...]:
-    """The real arrays that an array is made of."""
-    return (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
-
-
-def _disagrees(g: jax.Array, u: jax.Array, descent: bool) -> jax.Array:
-    """Which elements are to be left out; not NaN."""
-    up, down = (g >= 0, g <= 0) if descent else (g <= 0, g >= 0)
-    return (up & (u >= 0)) | (down & (u <= 0))
-
-
-def _agreeing(g: jax.Array, u: jax.Array, descent: bool, dtype: Any) -> jax.Array:
-    """How many elements are kept.
-
-    XLA:CPU fuses products into a sum, but writes comparisons to memory first.
-    """
-    product = (jnp.sign(u) * jnp.sign(g).astype(u.dtype)).astype(dtype)
-    both = jnp.sum(
-        product * product - product if descent else product * product + product
-    )
-    return both / 2
+    # NaN is not left out.
+    return jnp.where(is_left_out, 0, leaves.scaled(u, scale))

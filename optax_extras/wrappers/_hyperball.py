@@ -57,10 +57,11 @@ def hyperball(
     experts are stacked in one leaf, put `stacked` around it. A matrix that is all zero
     at ``init`` has no norm to keep, and is trained by ``inner`` alone.
 
-    *Differences from the source*: the norm is that at ``init``, as in the paper; the
-    authors' code takes that of the present parameters, which drifts by rounding, and
-    divides zero by zero for a matrix of zeros. They stack along the first axis of every
-    leaf of three and more dimensions.
+    *Differences from the source*: the norm is that at ``init``, as in the paper, and
+    computed in float32. The authors' code takes that of the present parameters in their
+    own dtype, by which a bfloat16 matrix of 64×64 loses 1.5 % of its norm, and divides
+    zero by zero for a matrix of zeros. It stacks along the first axis of every leaf of
+    three and more dimensions.
 
     Args:
       inner: any optimizer, whose updates are to be added to the parameters.
@@ -177,7 +178,7 @@ def _projected(
     def difference(p: jax.Array, u: jax.Array) -> jax.Array:
         # From p + u it would cancel.
         projected = (scale - 1) * p + scale * step * u
-        return jnp.where((norm > 0) & (moved > 0), projected, u)
+        return jnp.where(norm > 0, projected, u)
 
     found: jax.Array = leaves.by_part(difference, p.astype(compute), u.astype(compute))
     return found.astype(dtype)

@@ -187,8 +187,12 @@ def test_every_alias_is_made(module):
     specs = aliases_of(module)
     if module == "optax_extras":
         assert [spec.name for spec in specs] == [
+            "adai",
+            "adashift",
             "adasmooth",
             "anti_pgd",
+            "diffgrad",
+            "hyperball",
             "momentum_sgd",
             "nesterov_lookahead",
             "noisy_sgd",
