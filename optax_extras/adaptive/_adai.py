@@ -70,7 +70,8 @@ def scale_by_adai(
     place of the product, which cancels in float32 for β1 near 1. While all gradients
     are zero, where the source divides zero by zero, β1 is :math:`1 - \epsilon`. The
     mean is over the leaves that have a gradient, as in the authors' code; of each leaf
-    it is kept in the state, so that a step reads no second moment twice.
+    it is kept in the state, so that a step reads no second moment twice. Inside
+    `jax.shard_map`, it covers only the shard's part of the parameters.
 
     Args:
       b0: :math:`\beta_0`, at least 0.
@@ -82,8 +83,7 @@ def scale_by_adai(
 
     Returns:
       A gradient transformation. Its state is three copies of the parameters, 4 bytes,
-      and 4 for each leaf. Inside `jax.shard_map`, the mean covers only the shard's
-      part.
+      and 4 for each leaf.
 
     Raises:
       ValueError: a number is out of its range; at ``update``, the gradients do not have
@@ -241,7 +241,7 @@ def _step_leaf(
 def _mean_square(gradient: Any, dtype: Any) -> jax.Array:
     """The mean of |g|² over a leaf, 0 if it has no elements."""
     # Behind a barrier of its own: XLA would write squares that two kernels share.
-    g = barrier(jnp.asarray(gradient).astype(jnp.result_type(gradient)))
+    g = barrier(jnp.asarray(gradient))
     g = g.astype(dtypes.compute_dtype(g.dtype, dtype))
     total: jax.Array = jnp.sum(leaves.squared_magnitude(g)).astype(dtype)
     # Below infinity, from which an average would never recover.

@@ -75,8 +75,8 @@ def scale_by_adashift(
     :math:`1 - \beta_2^{t-n}`. While :math:`v_t` is 0, the update is 0, also after n
     steps: an embedding without a gradient so far would be moved by m / ε. So it is in
     the authors' code, which counts the steps of the debiasing, too, from the first
-    gradient that is not zero. The paper applies :math:`\varphi` to the squares, as
-    here. Where a gradient is None, its place in the window keeps an older one.
+    gradient that is not zero. As there, :math:`\varphi` is of the squares. Where a
+    gradient is None, its place in the window keeps an older one.
 
     Args:
       b1: decay of the weights in the window, in [0, 1]; 1 is a plain mean. A number, a

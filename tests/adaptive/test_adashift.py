@@ -303,6 +303,9 @@ def test_state_bytes():
     assert size(accumulator_dtype=jnp.bfloat16) == 3 * 2000 + 12 + 4 * 4
 
 
+@pytest.mark.skipif(
+    jax.__version_info__ < (0, 12), reason="older versions of XLA:CPU move more"
+)
 def test_a_long_step_is_written_in_place():
     """With the defaults a step writes one tenth of the window, and copies nothing."""
     leaf = jax.ShapeDtypeStruct((512, 512), jnp.float32)
