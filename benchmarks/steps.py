@@ -42,7 +42,7 @@ REFERENCES: dict[str, optax.GradientTransformation] = {
     "optax.noisy_sgd": optax.noisy_sgd(RATE, 0.01, 0.55, key=0),
 }
 OPTIONS: dict[str, list[dict[str, Any]]] = {
-    "adashift": [{"spatial": "element"}, {"accumulator_dtype": jnp.bfloat16}],
+    "adashift": [{"spatial": "element"}, {"accumulator_dtype": "bfloat16"}],
     "adasmooth": [
         {"scope": "leaf"},
         {"scope": "element"},
