@@ -42,6 +42,7 @@ REFERENCES: dict[str, optax.GradientTransformation] = {
     "optax.noisy_sgd": optax.noisy_sgd(RATE, 0.01, 0.55, key=0),
 }
 OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "adashift": [{"spatial": "element"}, {"accumulator_dtype": "bfloat16"}],
     "adasmooth": [
         {"scope": "leaf"},
         {"scope": "element"},
@@ -57,7 +58,9 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 }
 # The nearest method of optax and of torch, by the start of a row's name.
 PEERS = {
+    "adashift": ("optax.adam", "torch Adam, fused"),
     "adasmooth": ("optax.adam", "torch Adam, fused"),
+    "diffgrad": ("optax.adam", "torch Adam, fused"),
     "momentum_sgd": (FLOOR, "torch SGD, fused"),
     "momentum_sgd, nesterov": ("optax.sgd, Nesterov", "torch SGD, Nesterov, fused"),
     "nesterov_lookahead": ("optax.sgd, Nesterov", "torch SGD, Nesterov, fused"),

@@ -89,6 +89,16 @@ CASES = {
         0.1,
         {**ADAM, "b1_max": ADAM["b1_min"]},
     ),
+    "adashift": (partial(ox.adashift, window=2), 0.1, {"b1": 0.8, "eps": 0.01}),
+    "adashift by element": (
+        partial(ox.adashift, window=1, spatial="element", eps=0.0),
+        0.1,
+        {"b2": 0.8},
+    ),
+    "adai": (ox.adai, 0.1, {"b0": 0.3, "b2": 0.9, "eps": 0.1}),
+    "adai at 0": (ox.adai, 0.1, {"b2": 0.0}),
+    "diffgrad": (ox.diffgrad, 0.1, {"b1": 0.8, "b2": 0.95, "eps": 0.01}),
+    "diffgrad at 0": (ox.diffgrad, 0.1, {"b1": 0.0, "b2": 0.0, "eps": 0.01}),
 }
 
 

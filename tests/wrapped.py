@@ -1,6 +1,7 @@
 """Transformations that tests of wrappers are around."""
 
-from collections.abc import Collection
+import types
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import optax
@@ -49,15 +50,29 @@ NOISY = {
 }
 
 
-def rows(factory: Any, excused: dict[str, str], **static: Any) -> list[Row]:
+def rows(
+    factory: Any,
+    excused: dict[str, str],
+    *,
+    of_noise: Mapping[str, str] = types.MappingProxyType({}),
+    temporaries: int = 0,
+    **static: Any,
+) -> list[Row]:
     """Rows of a wrapper around Adam, momentum and noise.
 
     Args:
       factory: of the wrapper.
       excused: checks that fail around all of them, with the reasons.
+      of_noise: those that fail around noise.
+      temporaries: float32 copies of the updates that a step takes.
       **static: further arguments of the factory.
     """
-    of_all = {"static": static, "schedules": ("learning_rate",), "learning_rate": 0.1}
+    of_all = {
+        "static": static,
+        "schedules": ("learning_rate",),
+        "learning_rate": 0.1,
+        "temporaries": temporaries,
+    }
     return [
         spec(
             factory,
@@ -86,7 +101,7 @@ def rows(factory: Any, excused: dict[str, str], **static: Any) -> list[Row]:
             eta=0.01,
             supports={"descent", "random"},
             changes={"draws", "sums"},
-            expected_failures=excused,
+            expected_failures={**excused, **of_noise},
         ),
     ]
 

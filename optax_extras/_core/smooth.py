@@ -33,6 +33,11 @@ def debiasing_weight(decay: jax.Array, steps: jax.Array) -> jax.Array:
     return _one_minus_power(decay, steps.astype(decay.dtype))
 
 
+def next_weight(decay: jax.Array, weight: jax.Array) -> jax.Array:
+    """1 − ∏ decays after a step more, from what it was, also for a decay near 1."""
+    return decay * weight + (1 - decay)
+
+
 @jax.custom_jvp
 def _one_minus_power(x: jax.Array, n: jax.Array) -> jax.Array:
     # 1 − eʸ = −2t / (1 − t) with t = tanh(y / 2), which takes less time than `expm1`.

@@ -5,6 +5,8 @@ from optax_extras.wrappers._adaptive_restart import (
     adaptive_restart,
 )
 from optax_extras.wrappers._bucketed import BucketedState, bucketed
+from optax_extras.wrappers._cautious import CautiousState, cautious
+from optax_extras.wrappers._hyperball import HyperballState, hyperball
 from optax_extras.wrappers._layerwise import layerwise_decay
 from optax_extras.wrappers._record import record
 from optax_extras.wrappers._recorded import RecordState, leaf_paths, recorded
@@ -20,6 +22,10 @@ __all__ = [
     "stacked",
     "BucketedState",
     "bucketed",
+    "CautiousState",
+    "cautious",
+    "HyperballState",
+    "hyperball",
     "SkipSpikesState",
     "skip_spikes",
     "RecordState",

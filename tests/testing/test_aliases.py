@@ -187,9 +187,13 @@ def test_every_alias_is_made(module):
     specs = aliases_of(module)
     if module == "optax_extras":
         assert [spec.name for spec in specs] == [
+            "adai",
+            "adashift",
             "adasmooth",
             "aggmo",
             "anti_pgd",
+            "diffgrad",
+            "hyperball",
             "momentum_sgd",
             "nesterov_lookahead",
             "noisy_sgd",
