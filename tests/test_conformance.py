@@ -17,10 +17,18 @@ ALONE = [row for row in ALGORITHMS if row.axis_name is None]
 OF_ALL_STATES = {"local_updates", "power_sgd"}
 OVER_WORKERS = [row for row in ALGORITHMS if row not in ALONE]
 WRAPPERS = [row for row in ALONE if row.inner() is not None]
-# Of the checks of variants, and of wrappers around others, those that run every day;
-# the nightly run has all.
+# Algorithms of each kind, which run through all checks every day. Others, wrappers and
+# variants run through some: all would take longer than a developer waits. The nightly
+# run has all.
+THROUGH_ALL = {
+    "add_decayed_noise",
+    "trace_with_bias_correction",
+    "nesterov_lookahead",
+    "scale_by_adasmooth",
+    "clip_by_percentile",
+}
 OF_VARIANTS = {"jit_equals_eager", "bfloat16", "state_bytes", "temporary_bytes"}
-OF_WRAPPERS = {
+OF_OTHERS = {
     *OF_VARIANTS,
     "scan_equals_loop",
     "donation",
@@ -36,15 +44,26 @@ def variants(change):
 
 
 @parametrize_checks(
-    [row for row in ALONE if row not in WRAPPERS],
+    [row for row in ALONE if row.name in THROUGH_ALL],
     checks=set(CHECKS) - set(CHECKS_OF["consumers"]),
 )
 def test_conformance(check):
     check()
 
 
-@parametrize_checks(WRAPPERS, checks=OF_WRAPPERS)
-def test_wrappers(check):
+@pytest.mark.nightly
+@parametrize_checks(
+    [row for row in ALONE if row not in WRAPPERS and row.name not in THROUGH_ALL],
+    checks=set(CHECKS) - set(CHECKS_OF["consumers"]) - OF_OTHERS,
+)
+def test_others_in_all(check):
+    check()
+
+
+@parametrize_checks(
+    [row for row in ALONE if row.name not in THROUGH_ALL], checks=OF_OTHERS
+)
+def test_others(check):
     check()
 
 
@@ -125,6 +144,10 @@ def test_every_transformation_is_in_the_table():
 def test_every_algorithm_runs_through_all_checks():
     modules = {factory.__module__ for factory in factories()}
     assert {row.factory.__module__ for row in ALGORITHMS} == modules
+
+
+def test_algorithms_of_each_kind_run_through_all_checks():
+    assert {row.name for row in ALONE} >= THROUGH_ALL
 
 
 def test_every_name_in_the_table_is_there_once():
