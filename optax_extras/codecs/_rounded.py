@@ -25,7 +25,8 @@ def bfloat16(stochastic: bool = True) -> Codec:
     Rounding is at random, up with a probability of how far up the number is, so that
     the mean of what is stored is right. To the nearest, an average that moves by less
     than half of a unit in the last place, 0.2 to 0.4 %, does not move: with ``b2`` =
-    0.999, the second moment of Adam comes to rest 58 % too high.
+    0.999, the second moment of Adam never falls, and is 1.4 times too high after 4 000
+    steps.
 
     Args:
       stochastic: whether to round at random instead of to the nearest.
