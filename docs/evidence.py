@@ -1,7 +1,7 @@
 """Writes docs/evidence.md, which compares our methods with optax's on bundled tasks.
 
-The last sections, on workers, stay: docs/evidence_communication.py and then
-docs/evidence_local.py write them.
+The last sections stay: scripts of their own write them, such as
+docs/evidence_communication.py.
 
 Run from the repository, with the `cli` extra: ``python docs/evidence.py``. It takes
 about fifteen minutes on two cores. Every number and verdict on the page comes from

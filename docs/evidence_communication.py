@@ -9,8 +9,8 @@ from functools import partial
 
 import jax
 import numpy as np
-from study import FRESH_SEEDS, Method, Study, gap, picture, table, write_section
-from worker_study import CLOSE, TUNING_SEEDS, WORKERS, columns, own, sgd
+from study import FRESH_SEEDS, Method, Study, gap, table, write_section
+from worker_study import CLOSE, TUNING_SEEDS, WORKERS, columns, own, picture, sgd
 
 import optax_extras as ox
 from optax_extras import compressors
@@ -74,12 +74,7 @@ def section() -> list[str]:
             for method, make in METHODS.items()
         }
         study = Study(
-            f"communication-{name}",
-            make_task(),
-            methods,
-            STEPS,
-            TUNING_SEEDS,
-            WORKERS,
+            f"communication-{name}", make_task(), methods, STEPS, TUNING_SEEDS, WORKERS
         )
         lines += [
             "",
@@ -87,7 +82,7 @@ def section() -> list[str]:
             "",
             *table(HEAD, [row(study, method) for method in methods]),
             "",
-            picture(study, "loss against bytes"),
+            picture(study),
         ]
     return lines
 

@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from study import AXIS, FRESH_SEEDS, Method, Study, gap, picture, table, write_section
-from worker_study import CLOSE, TUNING_SEEDS, WORKERS, columns, own, sgd
+from study import AXIS, FRESH_SEEDS, Method, Study, gap, table, tuned, write_section
+from worker_study import CLOSE, TUNING_SEEDS, WORKERS, columns, own, picture, sgd
 
 import optax_extras as ox
 from optax_extras import compressors
@@ -180,7 +180,7 @@ def longer(found: Study) -> Study:
     """The same with more steps, and so more exchanges, at the same rates."""
     name = f"{found.name}-longer"
     return dataclasses.replace(
-        found, name=name, steps=LONGER * found.steps, chosen_by=found
+        found, name=name, steps=LONGER * found.steps, chosen_by=partial(tuned, found)
     )
 
 
@@ -231,7 +231,7 @@ def section() -> list[str]:
             verdict(found),
             *([f"\n{cause(found)}"] if name == "characters" else []),
             "",
-            picture(found, "loss against bytes"),
+            picture(found),
         ]
     return lines
 

@@ -98,7 +98,8 @@ def lines() -> list[str]:
         f" {'; '.join(others) or 'none'}. Rounded to the nearest, an average in"
         " bfloat16 rises where a gradient is several times its usual size, never falls,"
         f" and does not come to rest soon: after {LONG} steps it is"
-        f" {error(NEAREST, 0, LONG):+.0%}.",
+        f" {error(NEAREST, 0, LONG):+.0%}. Adam's steps are smaller where it is too"
+        " large.",
     ]
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import optax
-from study import Method, Study
+from study import Method, Study, tuned
 
 import optax_extras as ox
 from optax_extras.codecs import Codec, bfloat16, blockwise, float8
@@ -131,8 +130,8 @@ TASKS: dict[str, tuple[Callable[[], Task], dict[str, np.ndarray]]] = {
 }
 
 
-def study(name: str) -> Study:
-    """The methods on a task."""
+def study(name: str, folder: Path | None = None) -> Study:
+    """The methods on a task, with a folder for finished sweeps."""
     make_task, grids = TASKS[name]
     task, methods = make_task(), {}
     for optimizer, (make, by_label) in STATES.items():
@@ -145,8 +144,19 @@ def study(name: str) -> Study:
     for label, make in ROUNDINGS.items():
         method = f"{WITH_PARAMETERS}, bfloat16 parameters, {label}"
         methods[method] = Method(make, grid, half)
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     return Study(f"memory-{name}", task, methods, STEPS, TUNING_SEEDS, folder=folder)
+
+
+def peer_of(method: str) -> str:
+    """The same optimizer in float32."""
+    return f"{method.split(',')[0]}, {FULL}"
+
+
+def at_the_rates_of_peers(found: Study, **changes: Any) -> Study:
+    """A study with the rates that were chosen for the peers in another."""
+    return dataclasses.replace(
+        found, chosen_by=lambda method: tuned(found, peer_of(method)), **changes
+    )
 
 
 def longer(found: Study) -> Study:
@@ -157,6 +167,4 @@ def longer(found: Study) -> Study:
         if k.startswith("Adam")
     }
     name = f"{found.name}-long"
-    return dataclasses.replace(
-        found, name=name, methods=methods, steps=LONG, chosen_by=found
-    )
+    return at_the_rates_of_peers(found, name=name, methods=methods, steps=LONG)

@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 from optax_extras.tasks import Task
-from optax_extras.tuning import Comparison, SweepResult, sweep
+from optax_extras.tuning import SweepResult, sweep
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER / "evidence.md"
@@ -41,14 +41,15 @@ class Study:
     """Methods on one task.
 
     Attributes:
-      name: of the picture's file.
+      name: of its files.
       task: what is trained.
       methods: by name.
       steps: of each trial.
       tuning_seeds: those that choose the hyperparameters.
       workers: devices that train each trial together, or None.
       folder: where finished sweeps are kept, or None.
-      chosen_by: the study whose best hyperparameters are taken; None for this one.
+      chosen_by: maps a method to the sweep whose best hyperparameters it takes; None
+        for its own.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Study:
     tuning_seeds: range
     workers: int | None = None
     folder: Path | None = None
-    chosen_by: "Study | None" = None
+    chosen_by: Callable[[str], SweepResult] | None = None
 
 
 def run(study: Study, method: str, grid: Mapping[str, Any], seeds: range) -> Any:
@@ -84,7 +85,7 @@ def run(study: Study, method: str, grid: Mapping[str, Any], seeds: range) -> Any
 def tuned(study: Study, method: str) -> SweepResult:
     """The sweep that chooses the hyperparameters."""
     if study.chosen_by is not None:
-        return tuned(study.chosen_by, method)
+        return study.chosen_by(method)
     return run(study, method, study.methods[method].grid, study.tuning_seeds)
 
 
@@ -129,20 +130,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a table."""
     lines = [head, ["---"] * len(head), *rows]
     return ["| " + " | ".join(line) + " |" for line in lines]
-
-
-def picture(study: Study, shows: str) -> str:
-    """Draws the tuning sweeps, and returns the line of the page that shows them."""
-    path = FOLDER / "images" / f"evidence-{study.name}.png"
-    comparison = Comparison({k: tuned(study, k) for k in study.methods})
-    workers = "" if study.workers is None else f", {study.workers} workers"
-    title = (
-        f"{study.task.name}: {len(study.tuning_seeds)} seeds, {study.steps} steps"
-        f"{workers}"
-    )
-    comparison.plot(title).savefig(path, dpi=110)
-    where = path.relative_to(FOLDER).as_posix()
-    return f"![{study.name}: {shows}]({where})"
 
 
 def mark(script: str) -> str:

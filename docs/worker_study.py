@@ -1,12 +1,13 @@
-"""Methods that 8 workers train with, and their columns of a table."""
+"""Methods that 8 workers train with, their columns of a table and their pictures."""
 
 from functools import partial
 from typing import Any
 
 import optax
-from study import AXIS, Study, ends, fresh, rates, spread
+from study import AXIS, FOLDER, Study, ends, fresh, rates, spread, tuned
 
 import optax_extras as ox
+from optax_extras.tuning import Comparison
 
 WORKERS, TUNING_SEEDS = 8, range(3)
 # A median counts as that of dense means up to this share of it.
@@ -39,3 +40,16 @@ def columns(study: Study, method: str) -> list[str]:
         f"{received:.3g}",
         spread(values),
     ]
+
+
+def picture(study: Study) -> str:
+    """Draws the tuning sweeps over megabytes, and returns the line that shows them."""
+    path = FOLDER / "images" / f"evidence-{study.name}.png"
+    comparison = Comparison({name: tuned(study, name) for name in study.methods})
+    title = (
+        f"{study.task.name}: {len(TUNING_SEEDS)} seeds, {study.steps} steps,"
+        f" {WORKERS} workers"
+    )
+    comparison.plot(title).savefig(path, dpi=110)
+    where = path.relative_to(FOLDER).as_posix()
+    return f"![{study.name}: loss against bytes]({where})"
