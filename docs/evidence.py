@@ -1,7 +1,7 @@
 """Writes docs/evidence.md, which compares our methods with optax's on bundled tasks.
 
-The last sections, on workers, stay: docs/evidence_communication.py and then
-docs/evidence_local.py write them.
+The last sections stay: scripts of their own write them, such as
+docs/evidence_communication.py.
 
 Run from the repository, with the `cli` extra: ``python docs/evidence.py``. It takes
 about fifteen minutes on two cores. Every number and verdict on the page comes from
@@ -16,8 +16,8 @@ from pathlib import Path
 import jax
 import numpy as np
 from claims import CLAIMS, METHODS, SETTINGS, STEPS, TUNED, WELLS, Claim
-from verdicts import SHARE, TOLERANCE, judge
-from worker_study import mark
+from study import mark
+from verdicts import SHARE, TOLERANCE, cost, judge
 
 from optax_extras.tasks import Goal, Task
 from optax_extras.tuning import Comparison, SweepResult, sweep
@@ -70,12 +70,6 @@ def curves(name: str, method: str, steps: int, metric: str | None = None) -> np.
 def score(name: str, method: str, steps: int, metric: str | None = None) -> np.ndarray:
     """Final value of `curves`."""
     return curves(name, method, steps, metric)[:, -1]
-
-
-def cost(values: np.ndarray, goal: Goal) -> np.ndarray:
-    """Values of which low ones are better, infinite where they are not finite."""
-    signed = values if goal.mode == "min" else -values
-    return np.where(np.isfinite(signed), signed, np.inf)
 
 
 def spread(values: np.ndarray) -> str:

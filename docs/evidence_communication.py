@@ -9,21 +9,8 @@ from functools import partial
 
 import jax
 import numpy as np
-from worker_study import (
-    CLOSE,
-    FRESH_SEEDS,
-    TUNING_SEEDS,
-    WORKERS,
-    Method,
-    Study,
-    columns,
-    gap,
-    own,
-    picture,
-    sgd,
-    table,
-    write_section,
-)
+from study import FRESH_SEEDS, Method, Study, gap, table, write_section
+from worker_study import CLOSE, TUNING_SEEDS, WORKERS, columns, own, picture, sgd
 
 import optax_extras as ox
 from optax_extras import compressors
@@ -86,7 +73,9 @@ def section() -> list[str]:
             method: Method(make, {"learning_rate": rates})
             for method, make in METHODS.items()
         }
-        study = Study(f"communication-{name}", make_task(), methods, STEPS)
+        study = Study(
+            f"communication-{name}", make_task(), methods, STEPS, TUNING_SEEDS, WORKERS
+        )
         lines += [
             "",
             f"### {study.task.name}, 8 workers",

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from worker_study import table, write_section
+from study import table, write_section
 
 import optax_extras as ox
 from optax_extras.tasks import Task, characters, digits

@@ -15,22 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from worker_study import (
-    AXIS,
-    CLOSE,
-    FRESH_SEEDS,
-    TUNING_SEEDS,
-    WORKERS,
-    Method,
-    Study,
-    columns,
-    gap,
-    own,
-    picture,
-    sgd,
-    table,
-    write_section,
-)
+from study import AXIS, FRESH_SEEDS, Method, Study, gap, table, tuned, write_section
+from worker_study import CLOSE, TUNING_SEEDS, WORKERS, columns, own, picture, sgd
 
 import optax_extras as ox
 from optax_extras import compressors
@@ -138,7 +124,15 @@ def study(name: str) -> Study:
     }
     make_task, *grids = tasks[name]
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-    return Study(f"local-{name}", make_task(), methods(*grids), STEPS, folder)
+    return Study(
+        f"local-{name}",
+        make_task(),
+        methods(*grids),
+        STEPS,
+        TUNING_SEEDS,
+        WORKERS,
+        folder,
+    )
 
 
 TASKS = "digits", "characters", "federated-0.1", "federated-1.0"
@@ -186,7 +180,7 @@ def longer(found: Study) -> Study:
     """The same with more steps, and so more exchanges, at the same rates."""
     name = f"{found.name}-longer"
     return dataclasses.replace(
-        found, name=name, steps=LONGER * found.steps, chosen_by=found
+        found, name=name, steps=LONGER * found.steps, chosen_by=partial(tuned, found)
     )
 
 

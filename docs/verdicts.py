@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from optax_extras.tasks import Goal
+
 # Smallest difference that counts, as a fraction of the peer's median.
 TOLERANCE = 0.01
 # Share of the seeds that decides: of 20, 15 are significant at 5 % in a two-sided sign
@@ -29,6 +31,12 @@ class Outcome(NamedTuple):
     ties: int
     losses: int
     verdict: str
+
+
+def cost(values: np.ndarray, goal: Goal) -> np.ndarray:
+    """Values of which low ones are better, infinite where they are not finite."""
+    signed = values if goal.mode == "min" else -values
+    return np.where(np.isfinite(signed), signed, np.inf)
 
 
 def judge(ours: np.ndarray, peer: np.ndarray, resolution: float = 0.0) -> Outcome:

@@ -158,7 +158,7 @@ def test_rates_are_chosen_by_validation_and_judged_by_the_test_part(
 
 
 def test_a_script_replaces_its_own_section(documents, monkeypatch, tmp_path):
-    study = documents("worker_study")
+    study = documents("study")
     page = tmp_path / "evidence.md"
     monkeypatch.setattr(study, "PAGE", page)
     page.write_text("# Evidence\n")
