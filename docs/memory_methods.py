@@ -28,7 +28,7 @@ STATES: dict[str, tuple[Make, dict[str, dict[str, Codec]]]] = {
             "bfloat16, nearest": {"mu|nu": NEAREST},
             "bfloat16": {"mu|nu": bfloat16()},
             "8 bit": {"mu": blockwise(), "nu": EIGHT},
-            "4 and 8 bit": {"mu": blockwise(4), "nu": EIGHT},
+            "4 and 8 bit": {"mu": blockwise(4, stochastic=True), "nu": EIGHT},
             "4 bit, nearest, and 8 bit": {
                 "mu": blockwise(4, stochastic=False),
                 "nu": EIGHT,
@@ -41,7 +41,7 @@ STATES: dict[str, tuple[Make, dict[str, dict[str, Codec]]]] = {
         {
             "bfloat16, nearest": {"trace": NEAREST},
             "8 bit": {"trace": blockwise()},
-            "4 bit": {"trace": blockwise(4)},
+            "4 bit": {"trace": blockwise(4, stochastic=True)},
         },
     ),
 }
