@@ -28,7 +28,7 @@ from codec_measures import (
     stored,
 )
 from matplotlib.axes import Axes
-from worker_study import table
+from study import table
 
 from optax_extras.codecs import Codec, bfloat16, blockwise
 

@@ -1,7 +1,7 @@
 """Writes a section of docs/evidence.md: states and parameters in fewer bits.
 
 Run from the repository, with the `cli` extra: ``python docs/evidence_memory.py``. It
-takes about twenty minutes on two cores. Every number and verdict comes from here. With
+takes about fifteen minutes on two cores. Every number and verdict comes from here. With
 a folder as its argument, it keeps finished sweeps there, and goes on after them.
 """
 
@@ -167,8 +167,9 @@ def section(folder: Path | None = None) -> list[str]:
         "`python docs/evidence_memory.py` writes this section. Optimizers train for"
         f" {STEPS} steps with their states in the codecs of `compress_state`, or AdamW"
         " with parameters in bfloat16, as `keep_bfloat16_params` rounds them or to the"
-        " nearest. Codes are rounded at random where a name does not say nearest; of"
-        " two codecs of Adam, the first is that of the first moment. With parameters in"
+        " nearest. Codes are rounded at random where a name does not say nearest; by"
+        " default, first moments in 4 bits are rounded to the nearest. Of two codecs of"
+        " Adam, the first is that of the first moment. With parameters in"
         " bfloat16, gradients are rounded to it too, while the loss is computed, and"
         " the state kept, in float32. Bytes are those of a parameter and its state. The"
         " learning rate of each method is chosen from five by"

@@ -48,11 +48,6 @@ def tables(text):
     return found
 
 
-def is_close(share):
-    """Whether a mean is within 2 % of what it should be."""
-    return "times" not in share and abs(float(share.removesuffix("%"))) <= 2
-
-
 def listed(text, after):
     """What a sentence lists after some words."""
     return re.search(rf"{after}: (.*?)\.(?: |\n|$)", text)[1].split("; ")
@@ -102,12 +97,12 @@ def test_rates_on_the_page_are_compared_where_they_differ(section):
 
 def test_codecs_on_the_page_are_sorted_by_their_errors(section):
     rows = tables(section)[-1]
-    places = [("in both", 2), ("Only with gradients of one size", 1), ("In neither", 0)]
-    for words, number in places:
+    sides = {False: "Further away", True: "Within 2% of float32 in the mean"}
+    for side, words in sides.items():
         expected = [
             name
             for name, one, _, several, _ in rows
-            if is_close(one) + is_close(several) == number
+            if all(abs(float(x.removesuffix("%"))) <= 2 for x in (one, several)) == side
         ]
         assert listed(section, words) == expected
 
@@ -163,14 +158,14 @@ def test_a_long_average_rises_where_it_is_rounded_to_the_nearest(
     documents, monkeypatch
 ):
     module = documents("long_average")
-    module.average.cache_clear()
-    monkeypatch.setattr(module, "ELEMENTS", 2048)
-    codecs = {"near": bfloat16(stochastic=False), "8": blockwise(signed=False)}
-    monkeypatch.setattr(module, "CODECS", codecs)
-    assert module.error("near", 0, 3000) > 0.2
-    assert abs(module.error("8", 0, 3000)) < 0.02
-    assert module.ratios("8", 0, 3000).shape == (2048,)
-    module.average.cache_clear()
+    near = bfloat16(stochastic=False)
+    monkeypatch.setattr(module, "CODECS", {"near": near, "8": blockwise(signed=False)})
+    monkeypatch.setattr(module, "SPREADS", {0.0: "one"})
+    monkeypatch.setattr(module, "STEPS", 2000)
+    rows, page = tables("\n".join(module.lines()))[0], module.lines()[-1]
+    assert float(rows[0][1][:-1]) > 10
+    assert abs(float(rows[1][1][:-1])) < 2
+    assert page.endswith(": 8. Further away: near.")
 
 
 @pytest.mark.slow
