@@ -4,6 +4,7 @@ import types
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 import pytest
 
@@ -110,3 +111,18 @@ def most_slow(names: Collection[str], daily: Collection[str]) -> list[Any]:
     """Parameters for a test, of which those that are not daily are slow ones."""
     marks = {name: [] if name in daily else [pytest.mark.slow] for name in names}
     return [pytest.param(name, marks=mark) for name, mark in marks.items()]
+
+
+# Gradients that do not fit parameters {"w": (2, 3)}, and what is said of them.
+bad_gradients = pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        ({"w": jnp.ones((3, 2))}, ValueError, r"got \(3, 2\) at \['w'\]"),
+        ({"v": jnp.ones((2, 3))}, ValueError, r"\['v'\] is only in `updates`"),
+        (
+            {"w": jnp.ones((2, 3), int)},
+            TypeError,
+            r"floating-point or complex.*\['w'\]",
+        ),
+    ],
+)

@@ -63,6 +63,11 @@ def key_words(key: Any) -> Any:
     raise TypeError(f"`key` must be {_KEY_FORMS}, got {key.dtype} of shape {key.shape}")
 
 
+def step_words(own: jax.Array, key: Any) -> jax.Array:
+    """The words of a step: those of a state, or of a key given to its `update`."""
+    return own if key is None else jnp.asarray(key_words(key))
+
+
 def fold_axis_index(words: jax.Array, axis_name: Any) -> jax.Array:
     """Folds the index along a mapped axis, or a tuple of axes, into the words."""
     domain, _ = paths.hash_words("axis_index")

@@ -54,10 +54,14 @@ def first_matches(
         if any(pattern.fullmatch(path) for path in paths):
             why = "an earlier pattern matches each of its leaves"
         else:
-            some = ", ".join(map(repr, paths[:5]))
-            why = f"the paths are {some}{', …' if len(paths) > 5 else ''}"
+            why = f"the paths are {some_of(paths)}"
         raise ValueError(
             f"every pattern of `{argument}` must match the whole path of a leaf, but"
             f" {pattern.pattern!r} chooses none: {why}"
         )
     return found
+
+
+def some_of(paths: Sequence[str]) -> str:
+    """The first paths, for a message."""
+    return ", ".join(map(repr, paths[:5])) + (", …" if len(paths) > 5 else "")

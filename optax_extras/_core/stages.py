@@ -65,6 +65,20 @@ def scale_by_learning_rate(
     return _with_scalar(descent(learning_rate), scale)
 
 
+def optimizer(
+    direction: optax.GradientTransformation,
+    learning_rate: ScalarOrSchedule,
+    weight_decay: ScalarOrSchedule,
+    mask: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """A chain of a direction, decoupled weight decay and the learning rate."""
+    return optax.chain(
+        direction,
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
 def _with_scalar(
     value: ScalarOrSchedule, transform: Callable[..., optax.Updates]
 ) -> optax.GradientTransformationExtraArgs:

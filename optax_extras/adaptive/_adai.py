@@ -206,10 +206,8 @@ def adai(
       Xie et al. 2020, "Adaptive Inertia: Disentangling the Effects of Adaptive Learning
       Rate and Momentum", arXiv 2006.15815
     """
-    return optax.chain(
-        scale_by_adai(b0, b2, eps, mu_dtype=mu_dtype),
-        stages.add_decayed_weights(weight_decay, mask),
-        stages.scale_by_learning_rate(learning_rate),
+    return stages.optimizer(
+        scale_by_adai(b0, b2, eps, mu_dtype=mu_dtype), learning_rate, weight_decay, mask
     )
 
 

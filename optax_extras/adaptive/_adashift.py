@@ -246,11 +246,7 @@ def adashift(
         spatial=spatial,
         accumulator_dtype=accumulator_dtype,
     )
-    return optax.chain(
-        direction,
-        stages.add_decayed_weights(weight_decay, mask),
-        stages.scale_by_learning_rate(learning_rate),
-    )
+    return stages.optimizer(direction, learning_rate, weight_decay, mask)
 
 
 def _remember(

@@ -218,9 +218,7 @@ def scale_by_adasmooth(
         # decay of each element to memory for both.
         again = jax.tree.map(first_moment_decay, barrier(variation))
         if debias == "product":
-            mu_weight = jax.tree.map(
-                lambda b, w: b * w + (1 - b), again, state.mu_weight
-            )
+            mu_weight = jax.tree.map(smooth.next_weight, again, state.mu_weight)
             divisor = mu_weight
         else:
             mu_weight = None
@@ -337,8 +335,4 @@ def adasmooth(
         smoothness=smoothness,
         debias=debias,
     )
-    return optax.chain(
-        direction,
-        stages.add_decayed_weights(weight_decay, mask),
-        stages.scale_by_learning_rate(learning_rate),
-    )
+    return stages.optimizer(direction, learning_rate, weight_decay, mask)

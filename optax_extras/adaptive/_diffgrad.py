@@ -208,10 +208,11 @@ def diffgrad(
       Dubey et al. 2019, "diffGrad: An Optimization Method for Convolutional Neural
       Networks", arXiv 1909.11015
     """
-    return optax.chain(
+    return stages.optimizer(
         scale_by_diffgrad(b1, b2, eps, eps_root=eps_root, mu_dtype=mu_dtype),
-        stages.add_decayed_weights(weight_decay, mask),
-        stages.scale_by_learning_rate(learning_rate),
+        learning_rate,
+        weight_decay,
+        mask,
     )
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_extras._core import checks, dtypes, leaves, scalars, stages
+from optax_extras._core import checks, dtypes, leaves, scalars, smooth, stages
 from optax_extras.adaptive import _adam
 from optax_extras.typing import DTypeLike, Scalar, ScalarOrSchedule
 
@@ -142,8 +142,8 @@ def scale_by_qhadam(
             return None if isinstance(value, float) and value == 1 else now(value)
 
         decay1, decay2 = now(b1), now(b2)
-        mu_weight = decay1 * state.mu_weight + (1 - decay1)
-        nu_weight = decay2 * state.nu_weight + (1 - decay2)
+        mu_weight = smooth.next_weight(decay1, state.mu_weight)
+        nu_weight = smooth.next_weight(decay2, state.nu_weight)
         by = _adam.Scalars(
             *(decay1, mu_weight, decay2, nu_weight, eps, eps_root),
             mu_share=share(nu1),
@@ -225,8 +225,4 @@ def qhadam(
     direction = scale_by_qhadam(
         b1, b2, nu1, nu2, eps, eps_root=eps_root, mu_dtype=mu_dtype
     )
-    return optax.chain(
-        direction,
-        stages.add_decayed_weights(weight_decay, mask),
-        stages.scale_by_learning_rate(learning_rate),
-    )
+    return stages.optimizer(direction, learning_rate, weight_decay, mask)

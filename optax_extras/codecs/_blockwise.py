@@ -20,9 +20,7 @@ _TOO_LARGE = np.float32(2**126)
 class Blocks(NamedTuple):
     """Codes of an array in blocks."""
 
-    codes: (
-        jax.Array
-    )  # in the array's shape; two of 4 bits share a byte of the last axis
+    codes: jax.Array  # in the array's shape; of 4 bits, two in a byte of the last axis
     scales: jax.Array  # of each block, the largest magnitude; float32, of that rank
 
 
@@ -115,11 +113,7 @@ class Scaled(Codec):
     """Codes of numbers in [-1, 1], and scales for the blocks."""
 
     block: int
-
-    @property
-    def bits(self) -> int:
-        """Those of a code: 8 or 4."""
-        return 8
+    bits: int  # of a code: 8 or 4
 
     @abc.abstractmethod
     def to_codes(self, x: jax.Array, words: jax.Array) -> jax.Array:
@@ -158,14 +152,8 @@ class Scaled(Codec):
 class _Powers(Scaled):
     """See `blockwise`."""
 
-    width: int
     signed: bool
     stochastic: bool
-
-    @property
-    def bits(self) -> int:
-        """Those of a code: 8 or 4."""
-        return self.width
 
     @property
     def _levels(self) -> int:

@@ -73,7 +73,7 @@ class Grid:
         """The number of each block whose bits are the largest unsigned integer."""
         # XLA:CPU leaves the maximum of floats to a library, and writes out `x` for it.
         bits = lax.bitcast_convert_type(x, jnp.uint32)
-        sizes = [n for pair in zip(self.blocks, self.box, strict=True) for n in pair]
+        sizes = self._split
         axes = list(range(1, len(sizes), 2))
         in_two = bool(sizes) and sizes[-1] % _COLUMNS == 0
         if in_two:
@@ -89,10 +89,8 @@ class Grid:
     def spread(self, scales: jax.Array, like: jax.Array) -> jax.Array:
         """For each element of an array, the number of its block."""
         each = jnp.expand_dims(scales, range(1, 2 * scales.ndim, 2))
-        sizes = [n for pair in zip(self.blocks, self.box, strict=True) for n in pair]
-        sharding = explicit_sharding(each)
         each = lax.broadcast_in_dim(
-            each, sizes, range(len(sizes)), out_sharding=sharding
+            each, self._split, range(each.ndim), out_sharding=explicit_sharding(each)
         )
         return self._cut(_reshape(each, self._whole, self._entries(like)))
 
@@ -130,6 +128,11 @@ class Grid:
         return jnp.expand_dims(shifts, range(halves.ndim - 2))
 
     @property
+    def _split(self) -> list[int]:
+        """The shape with two axes for each: blocks, and places in a block."""
+        return [n for pair in zip(self.blocks, self.box, strict=True) for n in pair]
+
+    @property
     def _whole(self) -> tuple[int, ...]:
         """The shape with all places of the last blocks."""
         pairs = zip(self.blocks, self.box, strict=True)
@@ -154,8 +157,10 @@ class Grid:
         sharding = explicit_sharding(x)
         if sharding is None:
             return [None] * len(self.shape)
-        axes = [names_of(e) if e is not None else () for e in sharding.spec]
-        sizes = [math.prod(sharding.mesh.shape[a] for a in names) for names in axes]
+        sizes = [
+            math.prod(sharding.mesh.shape[name] for name in names_of(entry))
+            for entry in sharding.spec
+        ]
         return [
             e if number % size == 0 else None
             for e, number, size in zip(sharding.spec, self.blocks, sizes, strict=True)

@@ -110,6 +110,7 @@ def float8(
     """
     return _Float8(
         checks.positive_integer("block", block),
+        8,
         checks.choice("format", format, _FLOAT8),
         checks.flag("stochastic", stochastic),
     )

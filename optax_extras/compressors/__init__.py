@@ -6,10 +6,8 @@ your own is a `Compressor`.
 
 from optax_extras.compressors._bits import from_bytes, pack, to_bytes, unpack
 from optax_extras.compressors._compressor import (
-    Average,
     Compressor,
     Exchanged,
-    Group,
     Site,
     Stack,
     stacks_of,
@@ -22,6 +20,7 @@ from optax_extras.compressors._factories import (
     sign,
     top_k,
 )
+from optax_extras.compressors._group import Average, Group
 from optax_extras.compressors._staged import Dense, Staged
 
 __all__ = [

@@ -17,11 +17,11 @@ from optax_extras._core.placement import Layout, PerShard, axes_of, placed, shar
 from optax_extras.compressors._compressor import (
     Compressor,
     Exchanged,
-    Group,
     Site,
     Stack,
     stacks_of,
 )
+from optax_extras.compressors._group import Group
 from optax_extras.compressors._matrices import matrix_of
 
 # Products of so few columns are sums that XLA computes where they are used; a matrix

@@ -23,10 +23,10 @@ from optax_extras.compressors._compressor import (
     UNROLL,
     Compressor,
     Exchanged,
-    Group,
     Site,
     Stack,
 )
+from optax_extras.compressors._group import Group
 
 
 class _Code(abc.ABC):

@@ -18,13 +18,8 @@ from optax_extras.compressors._bits import (
     to_bytes,
     unpack,
 )
-from optax_extras.compressors._compressor import (
-    UNROLL,
-    Compressor,
-    Group,
-    Site,
-    Stack,
-)
+from optax_extras.compressors._compressor import UNROLL, Compressor, Site, Stack
+from optax_extras.compressors._group import Group
 from optax_extras.compressors._values import BFLOAT16, Values
 
 # An index into a row of up to so many elements takes 12, 16 or 32 bits.

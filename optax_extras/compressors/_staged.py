@@ -11,13 +11,8 @@ from jax import lax
 
 from optax_extras._core.placement import Layout
 from optax_extras.compressors._bits import from_bytes, to_bytes
-from optax_extras.compressors._compressor import (
-    Compressor,
-    Exchanged,
-    Group,
-    Site,
-    Stack,
-)
+from optax_extras.compressors._compressor import Compressor, Exchanged, Site, Stack
+from optax_extras.compressors._group import Group
 
 
 @dataclasses.dataclass(frozen=True)

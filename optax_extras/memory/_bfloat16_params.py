@@ -130,10 +130,9 @@ def keep_bfloat16_params(
                 "`params` must be given to `update` of `keep_bfloat16_params`"
             )
         checks.check_gradients(updates, params)
-        sample = state.key
+        sample = gaussian.step_words(state.key, key)
         if key is not None:
             extra_args["key"] = key
-            sample = jnp.asarray(gaussian.key_words(key))
         step = optax.safe_increment(state.step)
         wanted, inner_state = update_without_missing(
             inner, widened(updates), state.inner_state, widened(params), **extra_args

@@ -16,7 +16,7 @@ from jax.tree_util import GetAttrKey
 from optax_extras._core import counters
 from optax_extras._core.opaque import barrier
 from optax_extras._core.paths import owner
-from optax_extras._core.patterns import compile_patterns, path_text
+from optax_extras._core.patterns import compile_patterns, path_text, some_of
 from optax_extras._core.placement import explicit_sharding
 from optax_extras.codecs import Codec
 from optax_extras.memory._storing import Value
@@ -156,11 +156,10 @@ def codings_of(state: Any, params: Any, codecs: Codecs) -> list[Coding | None]:
         codings.append(None if codec is None else Coding(path, leaf, codec))
     unused = [pattern.pattern for pattern in codecs if pattern not in used]
     if unused and paths and jax.tree.leaves(params):
-        some = ", ".join(map(repr, paths[:5]))
         raise ValueError(
             "every expression of `codecs` must be the first to match an array of the"
             f" state, by its whole path or a field's name, but {unused[0]!r} is not:"
-            f" the paths are {some}{', …' if len(paths) > 5 else ''}"
+            f" the paths are {some_of(paths)}"
         )
     return codings
 

@@ -136,10 +136,9 @@ def compress_state(
         **extra_args: Any,
     ) -> tuple[optax.Updates, CompressState]:
         checks.check_updates(updates, params)
-        sample = state.key
+        sample = gaussian.step_words(state.key, key)
         if key is not None:
             extra_args["key"] = key
-            sample = jnp.asarray(gaussian.key_words(key))
         step = optax.safe_increment(state.step)
         like = updates if params is None else params
         shapes = jax.eval_shape(inner.init, widened(like))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import optax
@@ -17,6 +17,8 @@ from optax_extras._core.paths import owner
 from optax_extras._core.patterns import path_text
 from optax_extras._core.step_memory import temporary_bytes
 from optax_extras.memory._bytes_plan import BytesPlan, measured
+
+T = TypeVar("T")
 
 
 def plan_bytes(
@@ -181,7 +183,7 @@ def _placed_like(state: Any, params: Any) -> Any:
     elsewhere = _replicated(sharding for _, sharding in of_params.values())
 
     def place(path: Any, leaf: Any) -> Any:
-        found = owner(path, of_params) or owner(path[:-1], of_params)  # of a code
+        _, found = _owned(path, of_params)
         rank, sharding = found or of_params.get((), (None, None))
         is_alike = rank == len(leaf.shape) and _divides(sharding, leaf)
         return _with_sharding(leaf, sharding if is_alike else elsewhere)
@@ -219,10 +221,21 @@ def _by_field(state: Any, params: Any) -> dict[str, list[Any]]:
     ends = {path: path for path, _ in jax.tree.leaves_with_path(params)}
     fields: dict[str, list[Any]] = {}
     for path, leaf in jax.tree.leaves_with_path(state):
-        end = owner(path, ends) or owner(path[:-1], ends) or ()
-        own = path if owner(path, ends) or not end else path[:-1]
-        fields.setdefault(path_text(own[: len(own) - len(end)]), []).append(leaf)
+        path, end = _owned(path, ends)
+        field = path[: len(path) - len(end or ())]
+        fields.setdefault(path_text(field), []).append(leaf)
     return fields
+
+
+def _owned(path: Any, of_params: Mapping[Any, T]) -> tuple[Any, T | None]:
+    """The path of an array of a state, and what belongs to its parameter.
+
+    Codes and scales lie one level below the array that they stand for.
+    """
+    for own in (path, path[:-1]):
+        if found := owner(own, of_params):
+            return own, found
+    return path, None
 
 
 def _temporaries(

@@ -67,7 +67,7 @@ def add_noise(
     ) -> tuple[optax.Updates, AddNoiseState]:
         del params, extra_args
         checks.check_inexact("updates", updates)
-        sample = state.key if key is None else jnp.asarray(gaussian.key_words(key))
+        sample = gaussian.step_words(state.key, key)
         if axis_name is not None:
             sample = gaussian.fold_axis_index(sample, axis_name)
         drawn = draws(state.count, dtypes.statistic_dtype(updates))

@@ -8,6 +8,7 @@ import pytest
 
 import optax_extras as ox
 
+from decays import GRADIENTS, STEPS, at, rising
 from specs import spec
 
 STAGE = {
@@ -53,21 +54,9 @@ SPECS = [
     ),
 ]
 
-STEPS = 30
-RNG = np.random.default_rng(0)
-GRADIENTS = RNG.normal(size=(STEPS, 5))
-
-
-def rising(t):
-    return 0.99 - 0.5 / (1 + t / 5)
-
 
 def falling(t):
     return 0.9 / (1 + t / 10)
-
-
-def at(value, t):
-    return value(t) if callable(value) else value
 
 
 def oracle(b1, b2, nu1, nu2, eps=1e-8, eps_root=0.0):

@@ -1,5 +1,6 @@
 """The command that plans the bytes of optimizers."""
 
+import functools
 import json
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec as P
 
 import optax_extras as ox
-from optax_extras.cli import _memory, main
+from optax_extras.cli import _memory
 
 MODULE = '''
 import jax, jax.numpy as jnp, optax, optax_extras as ox
@@ -52,16 +53,9 @@ def module(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def invoke(monkeypatch, capsys):
-    """Runs the command in this process: exit code, output, errors."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["optax-extras", "memory", *arguments])
-        with pytest.raises(SystemExit) as exit_info:
-            main()
-        return exit_info.value.code or 0, *capsys.readouterr()
-
-    return run
+def invoke(command):
+    """Runs `optax-extras memory`: exit code, output, errors."""
+    return functools.partial(command, "memory")
 
 
 @pytest.fixture

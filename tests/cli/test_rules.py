@@ -1,11 +1,10 @@
 """The command that shows which rule is for which parameter."""
 
+import functools
 import json
 import sys
 
 import pytest
-
-from optax_extras.cli import main
 
 MODULE = '''
 import math
@@ -62,16 +61,9 @@ def module(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def invoke(monkeypatch, capsys):
-    """Runs the command in this process: exit code, output, errors."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["optax-extras", "rules", *arguments])
-        with pytest.raises(SystemExit) as exit_info:
-            main()
-        return exit_info.value.code or 0, *capsys.readouterr()
-
-    return run
+def invoke(command):
+    """Runs `optax-extras rules`: exit code, output, errors."""
+    return functools.partial(command, "rules")
 
 
 def test_a_table(invoke):

@@ -1,6 +1,5 @@
 """Codes of 8 and 4 bits in blocks."""
 
-import functools
 import math
 
 import jax
@@ -12,6 +11,8 @@ from hypothesis import given, strategies as st
 from optax_extras.codecs import blockwise, float8
 from optax_extras.codecs._grid import box
 
+from coding import coded, words
+
 KINDS = [(8, True), (8, False), (4, True), (4, False)]
 of_every_kind = pytest.mark.parametrize(("bits", "signed"), KINDS)
 SHAPES = [(), (1,), (3,), (256,), (1000,), (1031,), (7, 33), (64, 10), (3, 3, 8, 16)]
@@ -22,22 +23,6 @@ def numbers(shape, signed, seed=0):
     """Numbers that differ by orders of magnitude."""
     x = np.random.default_rng(seed).normal(size=shape) ** 5
     return (x if signed else np.abs(x)).astype(np.float32)
-
-
-def words(shape, seed=1):
-    return np.random.default_rng(seed).integers(0, 2**32, shape, np.uint32)
-
-
-def coded(codec, x, drawn):
-    """A code, and what is left of the numbers."""
-    code, found = _coded(codec, jnp.asarray(x), jnp.asarray(drawn, jnp.uint32))
-    return code, np.asarray(found)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _coded(codec, x, drawn):
-    code = codec.encode(x, codec.statistics(x), drawn)
-    return code, codec.decode(code, x.shape)
 
 
 def blocks_of(x, sizes):

@@ -1,14 +1,13 @@
 """Numbers of 16 and 8 bits: what they round to, and that rounding at random is fair."""
 
-import functools
-
-import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
 
 from optax_extras.codecs import bfloat16, float8
+
+from coding import coded, words
 
 LARGEST = float(ml_dtypes.finfo(ml_dtypes.bfloat16).max)
 
@@ -20,22 +19,6 @@ def of_every_exponent(signs=(1, -1)):
     mantissas[0] = 0
     numbers = (exponents[None] | mantissas).view(np.float32).ravel()
     return np.concatenate([sign * numbers for sign in signs])
-
-
-def coded(codec, x, drawn):
-    """A code, and what is left of the numbers."""
-    code, found = _coded(codec, jnp.asarray(x), jnp.asarray(drawn, jnp.uint32))
-    return code, np.asarray(found)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _coded(codec, x, drawn):
-    code = codec.encode(x, codec.statistics(x), drawn)
-    return code, codec.decode(code, x.shape)
-
-
-def words(size, seed=1):
-    return np.random.default_rng(seed).integers(0, 2**32, size, np.uint32)
 
 
 def test_bfloat16_at_random_has_the_exact_mean():

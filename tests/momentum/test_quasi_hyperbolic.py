@@ -8,6 +8,7 @@ import pytest
 
 import optax_extras as ox
 
+from decays import GRADIENTS, STEPS, at, rising
 from specs import spec
 
 REAL = {"complex", "complex_as_real"}
@@ -38,21 +39,9 @@ SPECS = [
     ),
 ]
 
-STEPS = 30
-RNG = np.random.default_rng(0)
-GRADIENTS = RNG.normal(size=(STEPS, 5))
-
-
-def rising(t):
-    return 0.99 - 0.5 / (1 + t / 5)
-
 
 def falling(t):
     return 0.9 / (1 + t / 10)
-
-
-def at(value, t):
-    return value(t) if callable(value) else value
 
 
 def oracle(decay, nu):

@@ -10,6 +10,7 @@ from hypothesis import given, settings, strategies as st
 import optax_extras as ox
 from optax_extras._core import gaussian
 
+from decays import GRADIENTS, STEPS, at, rising
 from specs import spec
 
 REAL = {"complex", "complex_as_real"}
@@ -75,21 +76,9 @@ SPECS = [
     ),
 ]
 
-STEPS = 30
-RNG = np.random.default_rng(0)
-GRADIENTS = RNG.normal(size=(STEPS, 5))
-
-
-def rising(t):
-    return 0.99 - 0.5 / (1 + t / 5)
-
 
 def falling(t):
     return 0.2 / (1 + t)
-
-
-def at(value, t):
-    return value(t) if callable(value) else value
 
 
 def oracle_trace(decay, nesterov, bias_correction, start=0.0):

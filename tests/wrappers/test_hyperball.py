@@ -10,7 +10,7 @@ from jax.sharding import AxisType, PartitionSpec as P
 import optax_extras as ox
 
 from specs import spec
-from wrapped import OF_ADAM, rows
+from wrapped import OF_ADAM, bad_gradients, rows
 
 SUMS = {"draws_do_not_depend_on_sharding": "a norm of shards is summed otherwise"}
 SPECS = [
@@ -340,18 +340,7 @@ def test_bad_arguments(arguments, error, message):
         ox.hyperball(**{"inner": optax.adam(0.1), **arguments})
 
 
-@pytest.mark.parametrize(
-    ("bad", "error", "message"),
-    [
-        ({"w": jnp.ones((3, 2))}, ValueError, r"got \(3, 2\) at \['w'\]"),
-        ({"v": jnp.ones((2, 3))}, ValueError, r"\['v'\] is only in `updates`"),
-        (
-            {"w": jnp.ones((2, 3), int)},
-            TypeError,
-            r"floating-point or complex.*\['w'\]",
-        ),
-    ],
-)
+@bad_gradients
 def test_bad_gradients(bad, error, message):
     params = {"w": jnp.ones((2, 3))}
     tx = ox.hyperball(optax.adam(0.1))
