@@ -53,7 +53,8 @@ def tabulated(
     """The codec of a map, which rounds as `blockwise` does by default."""
     if stochastic is None:
         stochastic = not (signed and bits == 4)
-    return Tabulated(block, tuple(map(float, levels(bits, signed))), stochastic)
+    numbers = tuple(map(float, levels(bits, signed)))
+    return Tabulated(block, bits, numbers, stochastic)
 
 
 def power(exponent: float, bits: int, signed: bool) -> np.ndarray:

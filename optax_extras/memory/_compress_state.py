@@ -74,7 +74,8 @@ def compress_state(
         those that are in a field whose name it matches whole, such as ``mu``. The first
         one that matches an array counts. Scalars and integers are never chosen.
       key: an int, a key from `jax.random.key`, or the uint32 words of one, from which
-        the bits for rounding are drawn; a second one in a chain needs its own.
+        the bits for rounding are drawn. A second transformation of this kind needs a
+        key of its own: with one key, both draw the same numbers.
         ``update(..., key=k)`` uses ``k`` instead for that step.
 
     Returns:

@@ -171,7 +171,9 @@ def test_oracle_of_low_rank():
         q = matrices.mean(0).T @ basis
         out = basis @ q.T
         residual = matrices - out
-        np.testing.assert_allclose(found["w"][t], out, atol=1e-4)
+        # Float32 loses this part of the largest number, which grows with the residual.
+        atol = 2e-5 * abs(matrices).max()
+        np.testing.assert_allclose(found["w"][t], out, atol=atol)
     np.testing.assert_allclose(state.residual.value["w"], residual, atol=1e-3)
 
 
