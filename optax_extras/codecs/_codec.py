@@ -13,6 +13,8 @@ class Codec(abc.ABC):
     float32 arrays of any shape; those of a complex array are its real and imaginary
     parts along a first axis of 2. The code of what an array was decoded to must be the
     code that it was decoded from: a state that a step leaves alone then does not move.
+    Codecs are hashable, as those are that do not define ``__eq__``, and frozen
+    dataclasses: one program is compiled for equal ones.
 
     Examples:
       Half precision, rounded to the nearest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -37,6 +38,11 @@ def check_codecs(codecs: Any) -> Codecs:
                 "`codecs` must map to codecs from `optax_extras.codecs` or to None, got"
                 f" {codec!r} for {pattern!r}"
             )
+        if codec is not None and type(codec).__hash__ is None:
+            raise TypeError(
+                "`codecs` must map to codecs that are hashable, such as frozen"
+                f" dataclasses, got {codec!r} for {pattern!r}"
+            )
     compiled = compile_patterns("codecs", codecs)
     return dict(zip(compiled, codecs.values(), strict=True))
 
@@ -61,6 +67,11 @@ class Coding(NamedTuple):
         each = counters.hashed_words(words, value.shape, explicit_sharding(value))
         # Behind a barrier, XLA reads what was written, and does not compute it again.
         return barrier(self.codec.encode(value, statistics, each))
+
+    def encode_alone(self, x: jax.Array, words: jax.Array) -> Any:
+        """The code of an array, by one program for each codec and shape."""
+        like = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return _encoded(Coding((), like, self.codec), x, words)
 
     def decode(self, code: Any) -> jax.Array:
         """The array that a code stands for."""
@@ -115,6 +126,11 @@ class Coding(NamedTuple):
             parts, NamedSharding(sharding.mesh, spec)
         )
         return placed
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encoded(coding: Coding, x: jax.Array, words: jax.Array) -> Any:
+    return coding.encode(Value(x), words)
 
 
 def _narrow(x: jax.Array) -> jax.Array:

@@ -125,7 +125,7 @@ def compress_state(
         bits = _words(codings, own, step)
         for i, coding in enumerate(codings):
             if coding is not None:
-                arrays[i] = coding.encode(Value(arrays[i]), bits[i])
+                arrays[i] = coding.encode_alone(arrays[i], bits[i])
         return CompressState(step, own, treedef.unflatten(arrays))
 
     def update(

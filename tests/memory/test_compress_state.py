@@ -1,5 +1,6 @@
 """States in fewer bytes, around any transformation."""
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -441,12 +442,24 @@ def test_an_expression_that_chooses_nothing_is_refused(pattern):
         paths_of_codes({".*": FIRST, "mu": FIRST})
 
 
+@dataclasses.dataclass
+class Unhashable(Codec):
+    """A dataclass that is not frozen."""
+
+    def encode(self, x, statistics, words):
+        raise NotImplementedError
+
+    def decode(self, encoded, shape):
+        raise NotImplementedError
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         ({"inner": 3}, TypeError, "`inner` must be a gradient transformation"),
         ({"codecs": bfloat16()}, TypeError, "`codecs` must be a mapping"),
         ({"codecs": {"mu": "int8"}}, TypeError, "got 'int8' for 'mu'"),
+        ({"codecs": {"mu": Unhashable()}}, TypeError, "hashable.*, got Unhash.* 'mu'"),
         ({"codecs": {3: bfloat16()}}, TypeError, "expressions.*, got 3"),
         ({"codecs": {"(": bfloat16()}}, ValueError, r"expressions, got '\('"),
         ({"key": 1.5}, TypeError, "`key` must be an int"),

@@ -144,9 +144,9 @@ def test_a_compiled_inner_update_is_taken_apart():
 
 
 def test_a_sum_over_many_leaves_is_not_taken_again():
-    """A norm over 1 000 leaves is a chain of 1 000 sums."""
+    """A norm over 400 leaves is a chain of 400 sums."""
     inner = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9))
-    params = {f"w{i}": jax.ShapeDtypeStruct((3,), jnp.float32) for i in range(1000)}
+    params = {f"w{i}": jax.ShapeDtypeStruct((3,), jnp.float32) for i in range(400)}
     tx = ox.compress_state(inner, {"trace": blockwise()})
     state = jax.eval_shape(tx.init, params)
     assert jax.eval_shape(tx.update, params, state, params)[1] == state
@@ -214,8 +214,8 @@ def test_an_array_that_is_returned_as_it_came_is_not_coded_again():
     )
     tx = ox.compress_state(inner, {".*": codec})
     state = tx.init(jnp.ones(3))
-    assert codec.coded == 2
+    assert codec.coded == 1  # by one program for arrays of one shape
     _, state = tx.update(jnp.zeros(3), state)
-    assert codec.coded == 3
+    assert codec.coded == 2
     np.testing.assert_array_equal(state.inner_state["kept"], 1)
     np.testing.assert_array_equal(state.inner_state["last"], 0)
