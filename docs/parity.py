@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import jax
+import parity_adaptive_rows
 import parity_differences
-import parity_rows
+import parity_momentum_rows
+import parity_noise_rows
 import parity_worker_rows
 import parity_wrapper_rows
 from parity_faults import FAULTS, Fault
@@ -25,10 +27,10 @@ from study import table
 PAGE = Path(__file__).parent / "parity.md"
 
 FAMILIES: Mapping[str, Callable[[], Iterator[Row]]] = {
-    "Noise": parity_rows.noise_rows,
-    "Momentum": parity_rows.momentum_rows,
-    "Adaptive methods": parity_rows.adaptive_rows,
-    "Schedules": parity_rows.schedule_rows,
+    "Noise": parity_noise_rows.noise_rows,
+    "Momentum": parity_momentum_rows.momentum_rows,
+    "Adaptive methods": parity_adaptive_rows.adaptive_rows,
+    "Schedules": parity_noise_rows.schedule_rows,
     "Clipping": parity_wrapper_rows.clipping_rows,
     "Wrappers": parity_wrapper_rows.wrapper_rows,
     "Memory": parity_wrapper_rows.memory_rows,
@@ -77,7 +79,7 @@ def algorithm(row: Row) -> str:
 
 def limit(row: Row) -> str:
     """The bound of a row, in words."""
-    return f"{row.bound:g} {row.unit}".strip()
+    return f"{row.bound:g} {row.unit}".replace("e-0", "e-").strip()
 
 
 def cells(row: Row) -> list[str]:
@@ -94,8 +96,8 @@ def cells(row: Row) -> list[str]:
 
 def size(share: float, unit: str = "") -> str:
     """A share with two digits."""
-    text = f"{100 * share:.2g}" if share < 1 else f"{100 * share:.0f}"
-    return f"{text} % {unit}".strip()
+    digits = float(f"{100 * share:.2g}")
+    return f"{digits:g} % {unit}".replace("e-0", "e-").strip()
 
 
 def different(row: Difference) -> list[str]:

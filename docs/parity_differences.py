@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import parity_numpy as paper
-import parity_workers as workers
+import parity_worker_numpy as of_workers
+import parity_workers
 import parity_wrapped as wrapped
 from parity_rows import RATE, each, falling, plain, torch, whole
 from parity_steps import GRADIENTS, PARAMS, STEPS, Difference, Path, ours, schedule
@@ -58,7 +59,7 @@ def momentum_differences() -> Iterator[Difference]:
         names=("trace_with_bias_correction",),
         options="γ = 0.9",
         reference="`torch.optim.SGD`, dampening = γ",
-        what="the bias of the first steps is divided out; torch damps all but the first",
+        what="the bias of the first steps is divided out; torch damps all but one",
         why="a constant gradient has its full gain from the first step on",
         ours=plain(
             optax.chain, ox.trace_with_bias_correction(0.9), optax.scale(-RATE * 0.1)
@@ -214,7 +215,9 @@ def wrapper_differences() -> Iterator[Difference]:
         why="it is finite, and stays in the second moment for 1000 steps",
         ours=lambda: ours(ox.skip_spikes(optax.adamw(RATE)), spike),
         theirs=lambda: ours(optax.apply_if_finite(optax.adamw(RATE), 5), spike),
-        measure=lambda found, other: workers.others(distance(found), distance(other)),
+        measure=lambda found, other: of_workers.others(
+            distance(found), distance(other)
+        ),
         unit="of the elements end elsewhere",
     )
     clip = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
@@ -257,10 +260,10 @@ def worker_differences() -> Iterator[Difference]:
         return values
 
     top = ox.compressed_mean(compressors.top_k(0.1), **AXIS)
-    dgc = ox.deep_gradient_compression(workers.RATE, 0.5, 0.1, **AXIS)
+    dgc = ox.deep_gradient_compression(parity_workers.RATE, 0.5, 0.1, **AXIS)
     for name, tx, reference in (
-        ("compressed_mean", top, partial(workers.with_feedback, 0.1, exact)),
-        ("deep_gradient_compression", dgc, partial(workers.dgc, 0.1, 0.5, exact)),
+        ("compressed_mean", top, partial(of_workers.with_feedback, 0.1, exact)),
+        ("deep_gradient_compression", dgc, partial(of_workers.dgc, 0.1, 0.5, exact)),
     ):
         yield Difference(
             names=(name,),

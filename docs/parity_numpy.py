@@ -46,7 +46,7 @@ def descent(directions: Path, rate: Any, decay: float = 0.0) -> Path:
 def trace(
     g: Any, *, decay: Any, nesterov: bool = False, corrected: bool = False
 ) -> Any:
-    """M ← γ m + g, over the weight of a constant 1 in units of its limit."""
+    """The trace m ← γ m + g, or m over that of a constant 1, in units of its limit."""
     m, w, found = np.zeros(g.shape[1:]), 0.0, []
     for t, now in enumerate(g):
         gamma = at(decay, t)
@@ -57,7 +57,7 @@ def trace(
 
 
 def velocity(g: Any, *, rate: Any, momentum: Any, nesterov: bool = False) -> Any:
-    """V ← γ v − η g, with the rate inside, as Sutskever et al. write it."""
+    """The velocity v ← γ v − η g, the rate inside, as Sutskever et al. have it."""
     v, found = np.zeros(g.shape[1:]), []
     for t, now in enumerate(g):
         v = at(momentum, t) * v - at(rate, t) * now
@@ -112,9 +112,8 @@ def restarts(period: Any, steps: int, *, counts_on: bool = True) -> list[float]:
     """
     j, found = 0, []
     for t in range(steps):
-        found.append(
-            j / (j + 3) if counts_on else t % at(period, t) / (t % at(period, t) + 3)
-        )
+        place = j if counts_on else t % at(period, t)
+        found.append(place / (place + 3))
         j = 0 if j + 1 >= at(period, t) else j + 1
     return found
 

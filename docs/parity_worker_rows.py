@@ -7,9 +7,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import optax
-import parity_workers as workers
+import parity_worker_numpy as paper
 from parity_steps import Path, Row, deviation
-from parity_workers import AXIS, PARAMS, RATE, apart, together
+from parity_workers import AXIS, PARAMS, RATE, N, apart, together
 
 import optax_extras as ox
 from optax_extras import compressors
@@ -19,7 +19,7 @@ FEW = 20
 FAR = 0.1
 SINGLE = {"bound": 1e-3, "slow": True}
 EXACT = {"bound": 1e-6, "slow": True}
-WEIGHTS = np.arange(1.0, workers.N + 1)
+WEIGHTS = np.arange(1.0, N + 1)
 
 
 def first_factors(tx: Any) -> np.ndarray:
@@ -38,7 +38,7 @@ def growth() -> float:
     """How far single precision takes PowerSGD in NumPy from double precision."""
     start = first_factors(ox.power_sgd(RATE, 2, 0.9, **AXIS))
     single, double = (
-        workers.power_sgd(start, 0.9, dtype) for dtype in (np.float32, np.float64)
+        paper.power_sgd(start, 0.9, dtype) for dtype in (np.float32, np.float64)
     )
     return deviation(single, double)
 
@@ -50,7 +50,7 @@ def gradient_rows() -> Iterator[Row]:
         options="top_k, a tenth of the elements",
         reference="error feedback as the papers write it",
         ours=lambda: together(ox.compressed_mean(compressors.top_k(0.1), **AXIS)),
-        theirs=partial(workers.with_feedback, 0.1),
+        theirs=partial(paper.with_feedback, 0.1),
         **EXACT,
     )
     yield Row(
@@ -60,7 +60,7 @@ def gradient_rows() -> Iterator[Row]:
         ours=lambda: together(
             ox.deep_gradient_compression(RATE, 0.5, 0.1, **AXIS),
         ),
-        theirs=partial(workers.dgc, 0.1, 0.5),
+        theirs=partial(paper.dgc, 0.1, 0.5),
         **EXACT,
     )
     power = ox.power_sgd(RATE, 2, 0.9, **AXIS)
@@ -69,7 +69,7 @@ def gradient_rows() -> Iterator[Row]:
         options=f"rank 2; the first {FEW} steps",
         reference="the paper's algorithm",
         ours=lambda: first(together(power)),
-        theirs=lambda: first(workers.power_sgd(first_factors(power), 0.9)),
+        theirs=lambda: first(paper.power_sgd(first_factors(power), 0.9)),
         **SINGLE,
     )
     yield Row(
@@ -77,8 +77,8 @@ def gradient_rows() -> Iterator[Row]:
         options="k = 8, chunks of 16",
         reference="the paper's equations, with values of bfloat16",
         ours=lambda: together(ox.demo(RATE, decay=0.5, k=8, chunk=16, **AXIS)),
-        theirs=partial(workers.demo, 8, 16, 0.5, RATE),
-        measure=workers.others,
+        theirs=partial(paper.demo, 8, 16, 0.5, RATE),
+        measure=paper.others,
         unit="of the signs",
         **SINGLE,
     )
@@ -87,7 +87,7 @@ def gradient_rows() -> Iterator[Row]:
 def local_rows() -> Iterator[Row]:
     """Workers that train alone; their parameters less the first ones are compared."""
     adamw = optax.adamw(0.02, weight_decay=0.01)
-    inner = partial(workers.local, workers.adamw, rate=0.02)
+    inner = partial(paper.local, paper.adamw, rate=0.02)
     yield Row(
         names=("local_updates",),
         options="AdamW, every 4 steps; parameters",
@@ -109,7 +109,7 @@ def local_rows() -> Iterator[Row]:
         options="SGD, every 5 steps, clients of 1 to 4 examples; parameters",
         reference="the paper's algorithm",
         ours=lambda: apart(ox.fedavg(optax.sgd(RATE), 5, **AXIS), WEIGHTS),
-        theirs=lambda: workers.local(workers.sgd, 5, rate=RATE, weights=WEIGHTS),
+        theirs=lambda: paper.local(paper.sgd, 5, rate=RATE, weights=WEIGHTS),
         **SINGLE,
     )
     sparse = {"density": 0.1, "chunk": 512}
@@ -120,13 +120,13 @@ def local_rows() -> Iterator[Row]:
         ours=lambda: apart(
             ox.sparse_loco(optax.sgd(RATE), 0.5, 4, 0.5, **sparse, **AXIS)
         ),
-        theirs=lambda: workers.local(
-            workers.sgd,
+        theirs=lambda: paper.local(
+            paper.sgd,
             4,
             rate=RATE,
             outer=(0.5, 0.0),
             decay=0.5,
-            code=lambda x: workers.two_levels(x, **sparse),
+            code=lambda x: paper.two_levels(x, **sparse),
         ),
         **SINGLE,
     )

@@ -160,12 +160,12 @@ def differences_of_draws(key: int) -> Path:
     draw.
     """
     zero = {name: np.zeros_like(g) for name, g in GRADIENTS.items()}
-    shown = [
-        ours(
-            ox.add_anticorrelated_noise(lambda t, i=i: (t + i) % 2 * 1.0, key=key), zero
-        )
-        for i in (0, 1)
-    ]
+
+    def one_by_one(first: int) -> Path:
+        tx = ox.add_anticorrelated_noise(lambda t: (t + first) % 2 * 1.0, key=key)
+        return ours(tx, zero)
+
+    shown = one_by_one(0), one_by_one(1)
     found = {}
     for name in zero:
         # ξ of step t + 1 is added in step t, where it is not 0.

@@ -10,6 +10,4 @@ theta.grad = torch.ones(())
 qhoptim.pyt.QHM([theta], lr=0.1, momentum=0.9, nu=0.0).step()
 
 documented = 1 + 0.1 * 1
-print(
-    f"a step from 1 along a gradient of 1: {theta.item():.1f}, documented {documented}"
-)
+print(f"from 1, along a gradient of 1, to {theta.item():.1f}; documented {documented}")

@@ -9,6 +9,5 @@ for _ in range(100):
     theta.grad = theta.detach().clone()
     optimizer.step()
 
-print(
-    f"at 1e{torch.log10(theta.abs()).item():.0f} after 100 steps on a parabola from 1"
-)
+power = torch.log10(theta.abs()).item()
+print(f"100 steps on a parabola lead from 1 to 1e{power:.0f}")

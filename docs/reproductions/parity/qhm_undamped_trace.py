@@ -11,6 +11,4 @@ for step in range(2001):
 found = (1 - nu) + nu * (1 - beta) * trace
 paper = (1 - nu) + nu * average
 
-print(
-    f"first step after β falls from 0.999 to 0.9: {found:.1f}, by the paper {paper:.2f}"
-)
+print(f"after β falls to 0.9, a step of {found:.1f}, by the paper {paper:.2f}")
