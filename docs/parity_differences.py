@@ -273,5 +273,4 @@ def worker_differences() -> Iterator[Difference]:
             why="half of the bytes; what is rounded away is added to the next message",
             ours=lambda tx=tx: distance(together(tx)),
             theirs=lambda reference=reference: distance(reference()),
-            slow=True,
         )

@@ -31,6 +31,8 @@ def momentum_rows() -> Iterator[Row]:
             ),
             theirs=plain(optax.trace, 0.9, nesterov),
         )
+    for nesterov in (False, True):
+        form = "Nesterov" if nesterov else "plain"
         yield Row(
             names=("momentum_sgd",),
             options=f"{form}, rate falls and γ rises, both inside the velocity",

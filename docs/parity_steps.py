@@ -102,7 +102,6 @@ class Row:
       theirs: that of the reference.
       bound: below which the deviation is.
       needs: modules that the reference needs.
-      slow: whether it takes seconds.
       measure: the deviation, from both paths.
       unit: what it is a share of, if not of the largest number of a step.
     """
@@ -114,7 +113,6 @@ class Row:
     theirs: Callable[[], Path]
     bound: float = 1e-12
     needs: tuple[str, ...] = ()
-    slow: bool = False
     measure: Callable[[Path, Path], float] = deviation
     unit: str = ""
 
