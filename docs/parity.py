@@ -44,7 +44,7 @@ DIFFERENT: list[Callable[[], Iterator[Difference]]] = [
     parity_differences.wrapper_differences,
     parity_differences.worker_differences,
 ]
-# What has no row, and why.
+# What has no row, and why; a whole algorithm by its name in backticks alone.
 NO_REFERENCE = {
     "`compress_state` with `blockwise` and `float8`": (
         "the maps are this library's; [memory.md](memory.md) has their errors beside"
