@@ -57,6 +57,16 @@ NO_REFERENCE = {
         "they make no updates"
     ),
 }
+# What is said above a table.
+NOTES = {
+    "Clipping": "Four of the gradients are 20 times as large.",
+    "Gradients of several workers": (
+        "Gradients are multiples of 1/64 and the learning rate is 1/8: single precision"
+        " adds them up exactly, but for the transforms of `demo` and the products of"
+        " `power_sgd`."
+    ),
+    "Local updates": "The parameters of all workers are compared, less the first ones.",
+}
 ROW_HEAD = "algorithm", "options", "reference", "deviation below"
 DIFFERENCE_HEAD = "algorithm", "options", "reference", "what differs", "why", "size"
 FAULT_HEAD = "implementation", "fault", "found", "lines"
@@ -142,7 +152,10 @@ def page() -> str:
     """All of it."""
     lines = head()
     for name, make in FAMILIES.items():
-        lines += ["", f"## {name}", "", *table(ROW_HEAD, [cells(r) for r in make()])]
+        lines += ["", f"## {name}", ""]
+        if name in NOTES:
+            lines += [NOTES[name], ""]
+        lines += table(ROW_HEAD, [cells(row) for row in make()])
         if make is parity_worker_rows.gradient_rows:
             lines += ["", growth()]
     lines += ["", "## Without a reference", ""]

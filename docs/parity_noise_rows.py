@@ -86,6 +86,19 @@ def noise_rows() -> Iterator[Row]:
         ours=plain(ox.sgld, falling, 0.1, key=5),
         theirs=langevin,
     )
+    sizes = {
+        "add_anticorrelated_noise": ("√2 σ", ox.add_anticorrelated_noise(0.5, key=6)),
+        "add_langevin_noise": ("√(2hT)", ox.add_langevin_noise(0.25, 1.0, key=7)),
+    }
+    for name, (formula, tx) in sizes.items():
+        yield Row(
+            names=(name,),
+            options="standard deviations of 65 536 draws a step",
+            reference=f"the paper's {formula}",
+            ours=partial(wrapped.deviations_at, tx),
+            theirs=lambda: {"std": np.full((4, 1), 0.5**0.5)},
+            bound=0.02,
+        )
     yield Row(
         names=("psgld",),
         options="rate falls, T = 0.1",
