@@ -191,9 +191,9 @@ def introduction() -> list[str]:
         " below 1 it is better. *Better* and *worse* are by the rule at the top of this"
         f" page: a difference of more than {TOLERANCE:.0%} on"
         f" {SHARE * len(FRESH_SEEDS):g} or more of the {len(FRESH_SEEDS)} seeds, where"
-        " ties count half, and in the median. Rates are at least"
-        f" {min(s.per_decade for s in TASKS.values())} in a factor of ten; a rate between"
-        " them may be better by a few per cent.",
+        " ties count half, and in the median. A factor of ten has"
+        f" {min(s.per_decade for s in TASKS.values())} rates or more; one between them"
+        " may be better by a few per cent.",
         "",
         "![methods and tasks](images/evidence-relatives.png)",
         "",

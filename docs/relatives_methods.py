@@ -81,7 +81,7 @@ class Setting:
         return np.logspace(low, high, round((high - low) * self.per_decade) + 1)
 
 
-CONDITION = 1000.0
+ILL_CONDITIONED = partial(quadratic, condition=1000.0)
 TASKS: dict[str, Setting] = {
     "digits": Setting("adaptive", BUNDLED["digits"], (3e-4, 3)),
     "digits-wrong-labels": Setting(
@@ -94,7 +94,7 @@ TASKS: dict[str, Setting] = {
     "cart-pole": Setting("adaptive", BUNDLED["cart-pole"], (3e-5, 0.3), steps=150),
     "quadratic": Setting("momentum", quadratic, (1e-4, 10), 8, speed=True),
     "quadratic, condition 1000": Setting(
-        "momentum", partial(quadratic, condition=CONDITION), (1e-4, 10), 8, speed=True
+        "momentum", ILL_CONDITIONED, (1e-4, 10), 8, speed=True
     ),
     "rosenbrock": Setting("momentum", BUNDLED["rosenbrock"], (1e-6, 1), 8, speed=True),
     "digits, momentum": Setting("momentum", BUNDLED["digits"], (1e-3, 10)),

@@ -25,8 +25,8 @@ def draw_task(
     color = STYLES[0].color
     for method, values in by_method.items():
         place = names.index(method)
-        parts = np.minimum(np.quantile(values, [0, 0.25, 0.5, 0.75, 1]), FURTHEST)
-        low, first, middle, third, high = parts
+        shown = np.minimum(values, FURTHEST)
+        low, first, middle, third, high = np.quantile(shown, [0, 0.25, 0.5, 0.75, 1])
         axes.plot([low, high], [place] * 2, color=color, linewidth=1)
         axes.plot([first, third], [place] * 2, color=color, linewidth=4, alpha=0.4)
         best = medians[method] == min(medians.values())
@@ -39,7 +39,7 @@ def draw_task(
 
 def set_scale(axes: Any) -> None:
     """A logarithmic scale with a few plain numbers."""
-    low, high = axes.get_xlim()
+    low, high = axes.dataLim.intervalx
     if high < NARROW * low:
         axes.locator_params(axis="x", nbins=3)
     else:

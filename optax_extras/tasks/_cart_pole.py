@@ -146,9 +146,7 @@ def _roll_out(params: Params, episodes: Episodes) -> Rollout:
         push = uniform < jax.nn.sigmoid(_logits(params, state))
         moved = _moved(state, push)
         inside = (jnp.abs(moved[:, 0]) <= _TRACK) & (jnp.abs(moved[:, 2]) <= _ANGLE)
-        # A pole that fell stays, for states without bounds overflow.
-        after = jnp.where(upright[:, None], moved, state), upright & inside
-        return after, Rollout(state, push, upright)
+        return (moved, upright & inside), Rollout(state, push, upright)
 
     upright = jnp.ones(len(episodes.start), bool)
     found: Rollout
