@@ -97,7 +97,7 @@ TASKS: dict[str, Setting] = {
         "momentum", ILL_CONDITIONED, (1e-4, 10), 8, speed=True
     ),
     "rosenbrock": Setting("momentum", BUNDLED["rosenbrock"], (1e-6, 1), 8, speed=True),
-    "digits, momentum": Setting("momentum", BUNDLED["digits"], (1e-3, 10)),
+    "digits, momentum": Setting("momentum", BUNDLED["digits"], (1e-4, 10)),
 }
 
 

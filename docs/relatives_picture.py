@@ -41,7 +41,7 @@ def set_scale(axes: Any) -> None:
     """A logarithmic scale with a few plain numbers."""
     low, high = axes.dataLim.intervalx
     if high < NARROW * low:
-        axes.locator_params(axis="x", nbins=3)
+        axes.locator_params(axis="x", nbins=4, steps=[1, 2, 5, 10])
     else:
         axes.set_xscale("log")
         subs = (1, 2, 5) if high < MANY * low else (1,)

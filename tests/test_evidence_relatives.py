@@ -1,5 +1,6 @@
 """Section of the page of evidence on the relatives of AdaSmooth and of momentum."""
 
+import dataclasses
 import importlib
 import re
 from functools import partial
@@ -52,8 +53,7 @@ def parts(text):
 def listed(text, word):
     """The methods that the sentence below a table calls by a word."""
     names = re.search(rf"^Beside .*? {word.capitalize()}: (.*?)\.(?: |$)", text, re.M)
-    names = re.sub(r"(?<=\d),(?= )", ",", names[1])
-    return [] if names == "none" else names.split("; ")
+    return [] if names[1] == "none" else names[1].split("; ")
 
 
 def test_the_page_has_the_tasks_and_methods_of_the_script(documents, section):
@@ -165,18 +165,61 @@ def test_a_restart_by_value_is_told_the_loss(documents):
     assert int(state.restarts) == rises > 0
 
 
+@pytest.fixture
+def chosen(documents, monkeypatch):
+    """A study whose second rate was chosen for each of three methods."""
+    script = documents("evidence_relatives")
+    scores = {
+        "one": np.array([3.0, 2.2, 2.0]),
+        "two": np.array([-8.0, -6.0, -10.0]),
+        "three": np.array([4.0, 1.0, 2.0]),
+    }
+    monkeypatch.setattr(
+        script,
+        "tuned",
+        lambda _, method: SimpleNamespace(
+            scores=lambda metric: scores[method], best_row=lambda: 1
+        ),
+    )
+    task = SimpleNamespace(goal=Goal("validation", reported="test"))
+    return script, SimpleNamespace(task=task, methods=scores)
+
+
+def test_what_the_choice_of_rates_costs(chosen):
+    script, found = chosen
+    alone = SimpleNamespace(task=SimpleNamespace(goal=Goal("value")), methods=["one"])
+    text = script.misses({"digits": found, "line": alone})
+    assert "by more than 1% for 2 of 3 methods" in text
+    assert "by at most 40% (two on digits)" in text
+
+
+def test_what_is_better_by_less_than_the_rate_of_the_peer_costs(chosen, monkeypatch):
+    script, found = chosen
+    values = {"one": 1.0, "two": 0.95, "three": 0.8}
+    monkeypatch.setattr(script, "scores", lambda *x: np.full(20, values[x[2]]))
+    text = script.remark_on_peer("digits", found)
+    assert "costs it 10.0% among" in text
+    assert text.endswith("Better by less than that: two.")
+    monkeypatch.setattr(script, "peer_of", lambda found: "three")
+    assert script.remark_on_peer("digits", found) == ""
+
+
 @pytest.mark.slow
 def test_the_section_in_small(documents, monkeypatch, tmp_path):
     methods, script = documents("relatives_methods"), documents("evidence_relatives")
     drawing = documents("relatives_picture")
     (tmp_path / "images").mkdir()
     monkeypatch.setattr(drawing, "FOLDER", tmp_path)
-    small = partial(quadratic, 4, 10.0)
-    setting = partial(methods.Setting, make=small, steps=20, per_decade=1)
-    tasks = {
-        "easy": setting("adaptive", rates=(0.01, 1)),
-        "fast": setting("momentum", rates=(0.001, 0.1), speed=True),
-    }
+    small = quadratic(4, 10.0)
+    parts_of_data = dataclasses.replace(
+        small,
+        evaluate=lambda x: {"validation": jnp.sum(x**2), "test": jnp.sum(jnp.abs(x))},
+        goal=Goal("validation", reported="test"),
+    )
+    setting = partial(methods.Setting, steps=20, per_decade=1)
+    easy = setting("adaptive", lambda: parts_of_data, (0.01, 1))
+    fast = setting("momentum", lambda: small, (0.001, 0.1), speed=True)
+    tasks = {"easy": easy, "fast": fast}
     families = {
         "adaptive": {"optax.adam": optax.adam, "adasmooth": optax.sgd},
         "momentum": {
@@ -195,12 +238,13 @@ def test_the_section_in_small(documents, monkeypatch, tmp_path):
     page = "\n".join(script.section())
     easy, fast = parts(page).values()
     assert [row[0] for row in easy[1]] == ["optax.adam", "adasmooth"]
-    assert "value (min)" in easy[0]
+    assert "test (min), chosen by validation" in easy[0]
     assert "steps for each factor of ten (min)" in fast[0]
     assert "20 steps, 3 rates from 0.001 to 0.1." in fast[0]
     still = next(row for row in fast[1] if row[0] == "still")
     assert still[-2:] == ["0, 0, 20", "worse"]
     assert f"Beside {methods.HIGH}, restart by value is at a ratio of" in fast[0]
     assert "Of 1 comparisons on easy" in page
+    assert "methods on tasks, and by at most" in page
     picture = tmp_path / "images" / "evidence-relatives.png"
     assert picture.read_bytes().startswith(b"\x89PNG")

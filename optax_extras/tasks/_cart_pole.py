@@ -61,9 +61,9 @@ def cart_pole(episodes: int = 4, horizon: int = 200, hidden: int = 32) -> Task:
 
     which is an unbiased estimate of that of minus the expected return. It comes from a
     surrogate, in which states, actions and advantages are constants
-    (`jax.lax.stop_gradient`). The value of the loss is minus the mean return of the
-    mini-batch, so that losses tell what was learnt, where the surrogate is about 0
-    throughout. It is a count of steps, whose own derivative is 0.
+    (`jax.lax.stop_gradient`). The value of the loss is ``horizon`` minus the mean
+    return of the mini-batch, so that losses tell what was learnt, where the surrogate
+    is about 0 throughout. It is a number of steps, whose own derivative is 0.
 
     Args:
       episodes: E, episodes per mini-batch, at least 2.
@@ -107,7 +107,8 @@ def cart_pole(episodes: int = 4, horizon: int = 200, hidden: int = 32) -> Task:
         logits = _logits(params, found.states)
         chosen = jax.nn.log_sigmoid(jnp.where(found.pushes, logits, -logits))
         surrogate = -jnp.sum(alive * (to_go - others) * chosen) / episodes
-        return surrogate - jax.lax.stop_gradient(surrogate) - jnp.mean(to_go[0])
+        missing = horizon - jnp.mean(to_go[0])
+        return surrogate - jax.lax.stop_gradient(surrogate) + missing
 
     def draw(key: jax.Array, number: int) -> Episodes:
         start, uniform = jax.random.split(key)

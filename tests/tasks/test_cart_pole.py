@@ -44,7 +44,7 @@ def falls(state):
     return abs(state[0]) > 2.4 or abs(state[2]) > np.radians(12)
 
 
-def test_the_loss_is_minus_the_mean_return_of_the_mini_batch():
+def test_the_loss_is_what_the_mean_return_of_the_mini_batch_lacks():
     task = cart_pole(episodes=6, horizon=60)
     params, batch = task.init(KEY), batch_of(task)
     returns = []
@@ -57,7 +57,7 @@ def test_the_loss_is_minus_the_mean_return_of_the_mini_batch():
         returns.append(steps)
     assert len(set(returns)) > 3
     loss = jax.jit(task.loss)(params, batch, KEY)
-    assert float(loss) == pytest.approx(-np.mean(returns))
+    assert float(loss) == pytest.approx(60 - np.mean(returns))
 
 
 def test_the_gradient_is_that_of_the_expected_return():
@@ -90,7 +90,7 @@ def test_the_gradient_is_that_of_the_expected_return():
 
     loss, gradient = jax.jit(jax.value_and_grad(task.loss))(params, batch, KEY)
     mean, exact = jax.jit(jax.value_and_grad(expected))(params)
-    assert float(loss) == pytest.approx(-float(mean), rel=0.01)
+    assert horizon - float(loss) == pytest.approx(float(mean), rel=0.01)
     found, wanted = (jax.flatten_util.ravel_pytree(x)[0] for x in (gradient, exact))
     error = np.linalg.norm(found + wanted) / np.linalg.norm(wanted)
     assert error < 0.05
@@ -108,7 +108,7 @@ def test_a_good_rate_learns_and_a_rate_of_0_does_not():
     assert learnt[0, -1] != learnt[1, -1]
     assert (still == still[:, :1]).all()
     assert (learnt[:, -1] > 2 * learnt[:, 0]).all()
-    assert (result.losses[1, :, -1] < 1.5 * result.initial_losses[1]).all()
+    assert (result.losses[1, :, -1] < 0.9 * result.initial_losses[1]).all()
     assert result.best() == {"learning_rate": pytest.approx(0.01)}
     assert not result.diverged().any()
 
@@ -154,7 +154,7 @@ def test_what_happens_after_the_end_does_not_count():
     first = batch._replace(uniform=batch.uniform[:80])
     value, gradient = jax.jit(jax.value_and_grad(long.loss))(params, batch, KEY)
     same, wanted = jax.jit(jax.value_and_grad(short.loss))(params, first, KEY)
-    assert value == same
+    assert value - 500 == same - 80
     for x, y in zip(*map(jax.tree.leaves, (gradient, wanted)), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
 
