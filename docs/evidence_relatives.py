@@ -10,22 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from relatives_methods import (
-    HIGH,
-    METHODS,
-    TASKS,
-    TUNING_SEEDS,
-    peer_of,
-    study,
-)
+from relatives_measures import WORDS, goal_of, miss, outcome, ratio, ratios, scores
+from relatives_methods import HIGH, METHODS, TASKS, TUNING_SEEDS, peer_of, study
 from relatives_picture import picture
-from study import FRESH_SEEDS, Study, ends, fresh, rates, table, tuned, write_section
-from verdicts import HELD, LOST, NO_DIFFERENCE, SHARE, TOLERANCE, Outcome, cost, judge
+from study import FRESH_SEEDS, Study, rates, table, write_section
+from verdicts import HELD, NO_DIFFERENCE, SHARE, TOLERANCE
 
-from optax_extras.tasks import Goal
-
-WORDS = {HELD: "better", LOST: "worse", NO_DIFFERENCE: "no difference"}
-SPEED = Goal("steps for each factor of ten")
 # What the sources say to beat Adam, and where they say it.
 CLAIMANTS = ("adasmooth", "adasmooth, normalized", "adashift")
 UNSTEADY = ("digits-wrong-labels", "jumping-quadratic", "cart-pole")
@@ -33,44 +23,6 @@ TITLES = {
     "adaptive": "Relatives of AdaSmooth and Adam",
     "momentum": "Relatives of momentum",
 }
-
-
-def goal_of(name: str, found: Study) -> Goal:
-    """What is compared on a task."""
-    return SPEED if TASKS[name].speed else found.task.goal
-
-
-def scores(name: str, found: Study, method: str) -> np.ndarray:
-    """What is compared, for each fresh seed; infinitely bad where it diverged.
-
-    A loss without noise falls by a power of the number of steps, to values whose ratios
-    say nothing, so that its speed is compared: the steps in which it falls by a factor
-    of ten, in the mean over the run.
-    """
-    last = ends(found, method)
-    if not TASKS[name].speed:
-        return last
-    first = fresh(found, method).curves(found.task.goal.reported)[0][:, 0]
-    tens = np.log10(first) - np.log10(np.maximum(last, np.finfo(np.float32).tiny))
-    return np.where(tens > 0, found.steps / np.maximum(tens, 1e-9), np.inf)
-
-
-def outcome(name: str, found: Study, method: str, peer: str | None = None) -> Outcome:
-    """The verdict on a method beside its peer, or another."""
-    pair = (scores(name, found, k) for k in (method, peer or peer_of(found)))
-    return judge(*(cost(values, goal_of(name, found)) for values in pair))
-
-
-def ratios(name: str, found: Study, method: str, middle: float) -> np.ndarray:
-    """By what factor each seed is worse than a number."""
-    ours = scores(name, found, method)
-    return ours / middle if goal_of(name, found).mode == "min" else middle / ours
-
-
-def ratio(name: str, found: Study, method: str, peer: str) -> float:
-    """By what factor the median is worse than that of another method."""
-    middle = float(np.median(scores(name, found, peer)))
-    return float(np.median(ratios(name, found, method, middle)))
 
 
 def shown(values: np.ndarray) -> str:
@@ -158,16 +110,6 @@ def claim(studies: Mapping[str, Study]) -> str:
         f" {counts['better']} are better, {counts['worse']} worse, and in"
         f" {counts['no difference']} there is no difference{which}."
     )
-
-
-def miss(found: Study, method: str) -> float:
-    """By what share the chosen rate is worse in what is reported than the best rate.
-
-    Both are of the seeds for tuning.
-    """
-    swept = tuned(found, method)
-    values = swept.scores(found.task.goal.reported)
-    return float(abs(values[swept.best_row()] / np.min(values) - 1))
 
 
 def misses(studies: Mapping[str, Study]) -> str:

@@ -134,7 +134,7 @@ def fake(first, last, mode="min", steps=300):
     ],
 )
 def test_what_is_compared(documents, monkeypatch, name, last, mode, expected):
-    script = documents("evidence_relatives")
+    script = documents("relatives_measures")
     found, result = fake(np.ones(len(last)), np.array(last), mode)
     monkeypatch.setattr(script, "fresh", lambda found, method: result)
     monkeypatch.setattr(documents("study"), "fresh", lambda found, method: result)
@@ -143,7 +143,7 @@ def test_what_is_compared(documents, monkeypatch, name, last, mode, expected):
 
 
 def test_ratios_are_above_1_where_a_method_is_worse(documents, monkeypatch):
-    script = documents("evidence_relatives")
+    script = documents("relatives_measures")
     monkeypatch.setattr(script, "scores", lambda *_: np.array([2.0, 4.0]))
     low, high = (fake(np.ones(2), np.ones(2), mode)[0] for mode in ("min", "max"))
     assert script.ratios("digits", low, "one", 2.0).tolist() == [1, 2]
@@ -168,14 +168,14 @@ def test_a_restart_by_value_is_told_the_loss(documents):
 @pytest.fixture
 def chosen(documents, monkeypatch):
     """A study whose second rate was chosen for each of three methods."""
-    script = documents("evidence_relatives")
+    script, measures = documents("evidence_relatives"), documents("relatives_measures")
     scores = {
         "one": np.array([3.0, 2.2, 2.0]),
         "two": np.array([-8.0, -6.0, -10.0]),
         "three": np.array([4.0, 1.0, 2.0]),
     }
     monkeypatch.setattr(
-        script,
+        measures,
         "tuned",
         lambda _, method: SimpleNamespace(
             scores=lambda metric: scores[method], best_row=lambda: 1
@@ -193,10 +193,13 @@ def test_what_the_choice_of_rates_costs(chosen):
     assert "by at most 40% (two on digits)" in text
 
 
-def test_what_is_better_by_less_than_the_rate_of_the_peer_costs(chosen, monkeypatch):
+def test_what_is_better_by_less_than_the_rate_of_the_peer_costs(
+    documents, chosen, monkeypatch
+):
     script, found = chosen
+    measures = documents("relatives_measures")
     values = {"one": 1.0, "two": 0.95, "three": 0.8}
-    monkeypatch.setattr(script, "scores", lambda *x: np.full(20, values[x[2]]))
+    monkeypatch.setattr(measures, "scores", lambda *x: np.full(20, values[x[2]]))
     text = script.remark_on_peer("digits", found)
     assert "costs it 10.0% among" in text
     assert text.endswith("Better by less than that: two.")
@@ -207,7 +210,7 @@ def test_what_is_better_by_less_than_the_rate_of_the_peer_costs(chosen, monkeypa
 @pytest.mark.slow
 def test_the_section_in_small(documents, monkeypatch, tmp_path):
     methods, script = documents("relatives_methods"), documents("evidence_relatives")
-    drawing = documents("relatives_picture")
+    drawing, measures = documents("relatives_picture"), documents("relatives_measures")
     (tmp_path / "images").mkdir()
     monkeypatch.setattr(drawing, "FOLDER", tmp_path)
     small = quadratic(4, 10.0)
@@ -229,8 +232,9 @@ def test_the_section_in_small(documents, monkeypatch, tmp_path):
             methods.BY_VALUE: methods.restarted("value"),
         },
     }
-    for module in (methods, script):
+    for module in (methods, measures, script):
         monkeypatch.setattr(module, "TASKS", tasks)
+    for module in (methods, script):
         monkeypatch.setattr(module, "METHODS", families)
         monkeypatch.setattr(module, "TUNING_SEEDS", range(2))
     monkeypatch.setattr(script, "UNSTEADY", ("easy",))
