@@ -34,8 +34,11 @@ TUNED = {
     "anti_pgd, stddev tuned": {"stddev": np.array([0.001, 0.01, 0.1])},
 }
 
+# Tasks of other sections.
+ELSEWHERE = ("federated-digits", "federated-digits-mild", "cart-pole")
+
 SETTINGS: dict[str, Callable[[], Task]] = {
-    **TASKS,
+    **{name: make for name, make in TASKS.items() if name not in ELSEWHERE},
     # A quarter of the width and half the batch, because this task costs most.
     "characters": partial(characters, batch_size=16, width=16),
     "quadratic, condition 1000": partial(quadratic, condition=1000.0),

@@ -13,6 +13,7 @@ from optax_extras.tasks._batches import (
     federated_minibatches,
     minibatches,
 )
+from optax_extras.tasks._cart_pole import cart_pole
 from optax_extras.tasks._catalogue import TASKS, load_task
 from optax_extras.tasks._digits import digits, federated_digits
 from optax_extras.tasks._federated import federated_split
@@ -28,6 +29,7 @@ __all__ = [
     "Task",
     "batches_of_step",
     "breast_cancer",
+    "cart_pole",
     "characters",
     "diabetes",
     "digits",

@@ -12,6 +12,7 @@ from optax_extras.tasks._analytic import (
     quadratic,
     rosenbrock,
 )
+from optax_extras.tasks._cart_pole import cart_pole
 from optax_extras.tasks._digits import digits, federated_digits
 from optax_extras.tasks._regression import breast_cancer, diabetes
 from optax_extras.tasks._task import Task
@@ -30,6 +31,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "quadratic": quadratic,
     "noisy-quadratic": noisy_quadratic,
     "jumping-quadratic": jumping_quadratic,
+    "cart-pole": cart_pole,
     "rosenbrock": rosenbrock,
     "line": line,
 }

@@ -19,6 +19,7 @@ SETTINGS = {
     "characters": (optax.adam(0.01), 60),
     "rosenbrock": (optax.adam(0.02), 60),
     "jumping-quadratic": (optax.sgd(1.0), 60),
+    "cart-pole": (optax.adam(0.01), 40),
 }
 
 
@@ -31,6 +32,9 @@ def test_every_task_can_be_trained(name):
     if name == "jumping-quadratic":  # it starts at 0 and follows the minimum
         before, after = metrics["size"]
         assert before == 0 < after
+    elif name == "cart-pole":
+        before, after = metrics["test_return"]
+        assert after > 2 * before
     else:
         losses = metrics["value" if "value" in metrics else "train_loss"]
         assert losses[1] < 0.9 * losses[0]
@@ -145,6 +149,7 @@ def test_a_task_is_named_as_in_the_catalogue(name):
         ("federated-digits-mild", {"hidden": 8}, "federated-digits-mild(hidden=8)"),
         ("diabetes", {"batch_size": None}, "diabetes(batch_size=None)"),
         ("quadratic", {"condition": 10.0}, "quadratic(condition=10.0)"),
+        ("cart-pole", {"episodes": 4, "horizon": 9}, "cart-pole(horizon=9)"),
     ],
 )
 def test_options_are_told_apart_by_the_name(of, options, name):
@@ -178,6 +183,9 @@ def test_a_users_own_task(tmp_path, monkeypatch):
         (tasks.quadratic, {"condition": 0.5}, "`condition` must be finite and >= 1"),
         (tasks.noisy_quadratic, {"deviation": -1}, "`deviation` must be >= 0, got -1"),
         (tasks.jumping_quadratic, {"every": 0}, "`every` must be >= 1, got 0"),
+        (tasks.cart_pole, {"episodes": 1}, "`episodes` must be >= 2, got 1"),
+        (tasks.cart_pole, {"horizon": 0}, "`horizon` must be >= 1 .*got 0"),
+        (tasks.cart_pole, {"hidden": -1}, "`hidden` must be >= 1 .*got -1"),
         (tasks.breast_cancer, {"penalty": -1}, "`penalty` must be >= 0, got -1"),
         (tasks.breast_cancer, {"batch_size": 320}, r"must be in \[1, 319\], got 320"),
         (tasks.diabetes, {"batch_size": 0}, r"must be in \[1, 248\], got 0"),
