@@ -1,5 +1,8 @@
 """Eight host devices, and the strictest settings that every test can run under."""
 
+from collections import defaultdict
+from fnmatch import fnmatchcase
+
 import jax
 import matplotlib as mpl
 import pytest
@@ -18,3 +21,26 @@ def x64():
     """Double precision for one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Leaves the cases of a test that its mark `daily` does not name to the night."""
+    cases = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("daily"):
+            cases[item.nodeid.partition("[")[0]].append(item)
+    for test, marked in cases.items():
+        patterns = marked[0].get_closest_marker("daily").args
+        for pattern in patterns:
+            # One case alone may have been asked for.
+            if len(marked) > 1 and not any(is_named(x, [pattern]) for x in marked):
+                raise pytest.UsageError(f"{test} has no case {pattern!r}")
+        for item in marked:
+            if not is_named(item, patterns):
+                item.add_marker(pytest.mark.nightly)
+
+
+def is_named(item, patterns):
+    """Whether the identifier of a case matches one of some patterns."""
+    return any(fnmatchcase(item.callspec.id, pattern) for pattern in patterns)

@@ -35,6 +35,7 @@ def table(text, part):
     return [line.split(" | ") for line in lines[2:]]
 
 
+@pytest.mark.daily("True-8-False", "True-4-True", "False-8-True", "False-4-False")
 @pytest.mark.parametrize("signed", [True, False])
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("stochastic", [True, False])

@@ -27,12 +27,12 @@ THROUGH_ALL = {
     "scale_by_adasmooth",
     "clip_by_percentile",
 }
-OF_VARIANTS = {"jit_equals_eager", "bfloat16", "state_bytes", "temporary_bytes"}
+OF_VARIANTS = {"jit_equals_eager", "state_bytes", "temporary_bytes"}
 OF_OTHERS = {
     *OF_VARIANTS,
+    "bfloat16",
     "scan_equals_loop",
     "donation",
-    "none_gradient",
     "masked",
     "restored_from_arrays",
 }

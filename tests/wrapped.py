@@ -1,7 +1,7 @@
 """Transformations that tests of wrappers are around."""
 
 import types
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -105,12 +105,6 @@ def rows(
             expected_failures={**excused, **of_noise},
         ),
     ]
-
-
-def most_slow(names: Collection[str], daily: Collection[str]) -> list[Any]:
-    """Parameters for a test, of which those that are not daily are slow ones."""
-    marks = {name: [] if name in daily else [pytest.mark.slow] for name in names}
-    return [pytest.param(name, marks=mark) for name, mark in marks.items()]
 
 
 # Gradients that do not fit parameters {"w": (2, 3)}, and what is said of them.

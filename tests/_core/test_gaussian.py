@@ -180,6 +180,7 @@ def test_grouping_does_not_change_the_noise(request):
         np.testing.assert_array_equal(z, draw({name: large[name]})[name])
 
 
+@pytest.mark.nightly
 def test_grouped_noise_under_vmap_and_scan(one_device):
     def of_key(seed, step):
         words = jnp.asarray(gaussian.key_words(seed))
@@ -223,6 +224,7 @@ def test_temporary_memory_is_at_most_the_noise(one_device):
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute")
 
 
+@pytest.mark.daily("axes0-*Auto", "axes1-*Explicit")
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize("axes", [(8,), (4, 2)])
 def test_each_device_draws_its_own_shard(axes, kind):

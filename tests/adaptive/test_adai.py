@@ -215,6 +215,7 @@ def test_state_bytes():
 KEYWORDS = {"b0": 0.5, "b2": 0.5, "eps": 0.1, "mu_dtype": jnp.bfloat16}
 
 
+@pytest.mark.daily("b0", "mu_dtype")
 @pytest.mark.parametrize("name", KEYWORDS)
 def test_alias_passes_every_option_on(name):
     option = {name: KEYWORDS[name]}

@@ -79,6 +79,9 @@ OPTIONS = [
 OPTIONS += [{"b1": 0.0, "b2": 0.0, "window": 4}, {"b1": 1.0, "b2": 0.5, "eps": 0.1}]
 
 
+@pytest.mark.daily(
+    "{'window': 10*", "{'b1': 1.0*", "{'window': 1, *mean*", "{'b1': 0.0*"
+)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_oracle(options, x64):
     tx = ox.scale_by_adashift(**options)
@@ -331,6 +334,7 @@ KEYWORDS = {
 }
 
 
+@pytest.mark.daily("b1", "window", "spatial")
 @pytest.mark.parametrize("name", KEYWORDS)
 def test_alias_passes_every_option_on(name):
     option = {name: KEYWORDS[name]}

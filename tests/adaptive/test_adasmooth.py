@@ -370,6 +370,7 @@ KEYWORDS = {
 }
 
 
+@pytest.mark.daily("b1_max", "gamma", "scope", "debias")
 @pytest.mark.parametrize("name", KEYWORDS)
 def test_alias_passes_every_option_on(name):
     option = {name: KEYWORDS[name]}

@@ -188,6 +188,7 @@ KEYWORDS = {
 }
 
 
+@pytest.mark.daily("b1", "eps_root")
 @pytest.mark.parametrize("name", KEYWORDS)
 def test_alias_passes_every_option_on(name):
     option = {name: KEYWORDS[name]}

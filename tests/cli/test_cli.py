@@ -81,6 +81,7 @@ def quick(monkeypatch, capsys, folder, *options):
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.daily("full")
 @pytest.mark.parametrize("size", ["1", "64", "full"])
 def test_options_reach_the_run(monkeypatch, capsys, tmp_path, size):
     options = "--optimizer optax:adam --optimizer sgd --clip 0.5 --task breast-cancer"

@@ -109,6 +109,7 @@ def test_the_optimizers_that_are_asked_for_are_shown_by_field(invoke, few):
     assert [line for line in lines(out) if line and line[0] == "adam"]
 
 
+@pytest.mark.daily("45")
 @pytest.mark.parametrize("width", [120, 60, 45])
 def test_tables_fit_the_terminal(invoke, few, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))

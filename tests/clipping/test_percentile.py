@@ -78,6 +78,7 @@ def test_oracle(percentile, window):
             )
 
 
+@pytest.mark.daily("False-0.0", "False-33.3", "True-50.0", "True-99.9", "True-100.0")
 @pytest.mark.parametrize("percentile", [0.0, 10.0, 33.3, 50.0, 99.9, 100.0])
 @pytest.mark.parametrize("traced", [False, True])
 def test_the_percentile_is_numpys_within_two_units(percentile, traced):

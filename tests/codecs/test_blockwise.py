@@ -53,6 +53,7 @@ def oracle(x, drawn, bits, signed, block):
     return np.sign(x) * (code / levels) ** power * scale, scales, part - uniform
 
 
+@pytest.mark.daily("8-True-*", "4-False-*")
 @pytest.mark.parametrize("shape", SHAPES)
 @of_every_kind
 def test_against_numpy(bits, signed, shape):

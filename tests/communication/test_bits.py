@@ -8,6 +8,7 @@ import pytest
 from optax_extras.compressors import from_bytes, pack, to_bytes, unpack
 
 
+@pytest.mark.daily("33-*", "7-*", "0-1")
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 12, 16, 32])
 @pytest.mark.parametrize("n", [0, 1, 7, 8, 33])
 def test_packed_integers_come_back(bits, n):

@@ -167,6 +167,7 @@ def test_sums_that_overflow_skip_the_step():
     np.testing.assert_array_equal(found["w"][[0, 2]], expected["w"])
 
 
+@pytest.mark.daily("decay1", "0.5")
 @pytest.mark.parametrize("decay", [0.5, jnp.float32(0.5), 0.0])
 def test_what_waits_fades(decay):
     steps = 20

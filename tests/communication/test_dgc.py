@@ -80,6 +80,7 @@ def oracle(grads, density, *, m=0.9, nesterov=False, masking=True, clip=None):
         yield out
 
 
+@pytest.mark.daily("{'nesterov': True}", "{'masking': False}", "{'clip': 1.0}")
 @pytest.mark.parametrize(
     "options",
     [{}, {"nesterov": True}, {"masking": False}, {"clip": 1.0}, {"momentum": 0.5}],
@@ -97,6 +98,7 @@ def test_oracle(options):
             assert np.abs(found[name][t] - expected[name]).max() < 2e-3
 
 
+@pytest.mark.nightly
 def test_the_density_falls_during_the_warm_up():
     grads = gradients(STEPS)
     found, _ = run(dgc(density=0.003, warmup_steps=8), grads)

@@ -119,6 +119,7 @@ def close(found, expected, atol=2e-5):
             )
 
 
+@pytest.mark.daily("2")
 @pytest.mark.parametrize("fragments", [1, 2])
 def test_diloco(fragments):
     grads, params = gradients(STEPS), parameters(SHAPES)

@@ -134,6 +134,7 @@ def test_oracle_of_top_k(chunk):
         np.testing.assert_allclose(kept, residual[name], atol=1e-4)
 
 
+@pytest.mark.daily("compressor1-4-mean", "compressor2-2-mean", "compressor4-1-norm")
 @pytest.mark.parametrize(
     ("compressor", "bits", "scale"),
     [
@@ -177,6 +178,7 @@ def test_oracle_of_low_rank():
     np.testing.assert_allclose(state.residual.value["w"], residual, atol=1e-3)
 
 
+@pytest.mark.daily("8 bit", "top_k", "low_rank")
 @pytest.mark.parametrize(
     "compressor",
     [
@@ -277,6 +279,7 @@ def test_every_kind_of_mesh(kind, check_vma):
     assert state.residual.value["e"].sharding.spec[0] == "data"
 
 
+@pytest.mark.daily("top_k", "low_rank")
 @pytest.mark.parametrize(
     ("compressor", "bad"),
     [
@@ -315,6 +318,7 @@ def test_a_skipped_step_with_dense_leaves_only():
     assert int(state.skipped) == 1
 
 
+@pytest.mark.daily("bfloat16", "complex64")
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.complex64])
 def test_other_dtypes(dtype):
     grads = jax.tree.map(lambda g: jnp.asarray(g, dtype), gradients(3))
@@ -359,6 +363,7 @@ def test_a_second_axis_of_shards():
         np.testing.assert_array_equal(updates["w"], expected)
 
 
+@pytest.mark.daily("top_k-True", "4 bit-False", "low_rank-True", "staged-False")
 @pytest.mark.parametrize("check_vma", [True, False])
 @pytest.mark.parametrize(
     "compressor",

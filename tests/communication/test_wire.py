@@ -41,6 +41,7 @@ def collectives(tx):
     return ox.collective_bytes(program)
 
 
+@pytest.mark.daily("two bits", "top_k", "4 bit", "low rank")
 @pytest.mark.parametrize("name", ALL)
 def test_what_is_counted_is_what_moves(name):
     tx = mean_of(ALL[name])

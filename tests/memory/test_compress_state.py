@@ -16,7 +16,6 @@ import optax_extras as ox
 from optax_extras.codecs import Codec, bfloat16, blockwise, float8
 
 from specs import spec
-from wrapped import most_slow
 
 FIRST, SECOND = blockwise(), blockwise(signed=False)
 MOMENTS = {"mu": FIRST, "nu": SECOND}
@@ -125,7 +124,6 @@ CODECS = {
     "float8": {"mu|nu": float8()},
 }
 of_every_codec = pytest.mark.parametrize("name", CODECS)
-one_daily = pytest.mark.parametrize("name", most_slow(CODECS, {"8 bits"}))
 
 
 def params(*shape, dtype=jnp.float32):
@@ -240,6 +238,7 @@ def averages(name):
     return np.asarray(coded.nu / plain.nu, np.float64)
 
 
+@pytest.mark.daily("8 bits", "4 bits")
 @of_every_codec
 def test_a_long_average_has_the_right_mean(name):
     assert abs(averages(name).mean() - 1) < 0.02
@@ -249,6 +248,7 @@ def test_a_long_average_rounded_to_the_nearest_has_not():
     assert averages("nearest").mean() > 1.4
 
 
+@pytest.mark.daily("8 bits", "4 bits")
 @of_every_codec
 def test_steps_stay_bounded(name):
     """Adam divides by a second moment that is never 0 where a gradient is not."""
@@ -265,7 +265,8 @@ def test_steps_stay_bounded(name):
         assert np.abs(updates).max() < 30
 
 
-@one_daily
+@pytest.mark.daily("8 bits")
+@of_every_codec
 def test_it_trains_as_without(name):
     tree = params(64, 256)
     plain, _ = train(optax.adam(0.01), tree, 60)
@@ -276,9 +277,10 @@ def test_it_trains_as_without(name):
 
 
 # Of (64, 512), shards over 8 devices hold whole blocks of 256; of 96 columns, not.
+@pytest.mark.daily("8 bits-*Auto-shape0", "8 bits-*Explicit-shape1")
 @pytest.mark.parametrize("shape", [(64, 512), (16, 96)])
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
-@one_daily
+@of_every_codec
 def test_bits_do_not_depend_on_the_mesh(name, kind, shape):
     tx = ox.compress_state(optax.adam(0.1), CODECS[name], key=3)
     tree = params(*shape)
@@ -318,7 +320,8 @@ def test_codes_are_sharded_as_the_parameters(shape):
                 assert moment.scales.sharding.is_equivalent_to(where, 2)
 
 
-@one_daily
+@pytest.mark.nightly
+@of_every_codec
 def test_bits_do_not_depend_on_jit_or_other_leaves(name):
     tx = ox.compress_state(optax.adam(0.1), CODECS[name], key=3)
     tree = {"a": params(4, 300), "b": params(70)}
@@ -361,7 +364,8 @@ def test_the_callers_key_counts():
     assert (default[0].mu.codes != other[0].mu.codes).any()
 
 
-@one_daily
+@pytest.mark.daily("8 bits")
+@of_every_codec
 def test_resumed_from_orbax_bit_for_bit(name, tmp_path):
     tx = ox.compress_state(optax.adam(0.1), CODECS[name])
     tree = {"w": params(8, 300)}
@@ -376,7 +380,8 @@ def test_resumed_from_orbax_bit_for_bit(name, tmp_path):
     assert_same_bits(resumed, train(tx, tree, 5))
 
 
-@one_daily
+@pytest.mark.daily("8 bits")
+@of_every_codec
 def test_decompressed_it_is_a_state_of_the_inner_one(name):
     inner, tree = optax.adam(0.01), {"w": params(8, 256), "z": jnp.ones(3) + 1j}
     tree["half"] = jnp.ones(8, jnp.bfloat16)
@@ -495,7 +500,8 @@ AROUND = {
 }
 
 
-@pytest.mark.parametrize("name", most_slow(AROUND, {"chain", "multi steps"}))
+@pytest.mark.daily("chain", "multi steps")
+@pytest.mark.parametrize("name", AROUND)
 def test_inside_of_others_and_around_them(name):
     """Near to the run without codes, from both sides."""
     tree = {"a": params(4, 256), "b": params(30)}
@@ -583,7 +589,8 @@ def test_gradients_of_other_dtypes(x64):
     del x64
     tree = params(300)
     tx = ox.compress_state(optax.adam(0.1), MOMENTS)
-    updates, state = tx.update(tree.astype(jnp.float64), tx.init(tree), tree)
+    update = jax.jit(tx.update)
+    updates, state = update(tree.astype(jnp.float64), tx.init(tree), tree)
     assert updates.dtype == jnp.float32
     assert state.inner_state[0].mu.scales.dtype == jnp.float32
     momentum = ox.compress_state(optax.sgd(0.1, momentum=0.9), {"trace": FIRST})
@@ -606,6 +613,7 @@ def test_fields_of_parameters_are_no_fields():
     assert paths_of_codes({"mu": FIRST}, tree=Layer(jnp.ones(2))) == {"1/mu/mu"}
 
 
+@pytest.mark.daily("shape1-8", "shape1-4", "shape2-4")
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("shape", [(2056,), (16, 2056), (8,), (256, 1024)])
 def test_explicit_shards_need_not_hold_whole_blocks(bits, shape):

@@ -74,6 +74,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.daily("adam", "masked", "partition", "stacked", "multi_steps", "momentum")
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_plan_is_what_a_state_takes(name):
     tx, params = OPTIMIZERS[name](), arrays()
@@ -109,6 +110,12 @@ def test_fields_of_known_optimizers():
     assert narrow.state_bytes == 6 * COUNT + 4
 
 
+@pytest.mark.daily(
+    "multi_steps-acc_grads-5",
+    "inject_hyperparams-inner_state/0/mu-5",
+    "partition-inner_states/matrix/*",
+    "masked-*",
+)
 @pytest.mark.parametrize(
     ("name", "field", "count"),
     [
@@ -225,6 +232,7 @@ def compiled_by_hand(tx, params, state_shardings=None):
     return program.lower(params, state, params).compile().memory_analysis()
 
 
+@pytest.mark.daily("adam", "multi_steps")
 @pytest.mark.parametrize("name", ["adam", "adafactor", "muon", "multi_steps"])
 def test_temporaries_are_those_of_a_step(name):
     tx, params = OPTIMIZERS[name](), arrays()
@@ -266,6 +274,7 @@ def shardings(mesh):
 ON_DEVICE = (64 * 32 + 32 * 16 + 16 * 8) // 8 + 16 // 4 + 8
 
 
+@pytest.mark.daily("adam-*Auto", "partition-*Explicit")
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("name", ["adam", "adafactor", "multi_steps", "partition"])
 def test_bytes_of_a_device_are_those_of_a_state_that_is_made(name, kind):

@@ -143,6 +143,7 @@ def test_a_compiled_inner_update_is_taken_apart():
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
+@pytest.mark.nightly
 def test_a_sum_over_many_leaves_is_not_taken_again():
     """A norm over 400 leaves is a chain of 400 sums."""
     inner = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9))

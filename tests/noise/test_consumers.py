@@ -32,6 +32,11 @@ def rotations(tx, dtype=jnp.float32):
     return len(re.findall(r" shift-left\(", program.as_text()))
 
 
+@pytest.mark.daily(
+    "add_decayed_noise-bfloat16",
+    "add_anticorrelated_noise-float32",
+    "add_langevin_noise-float32",
+)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("stage", STAGES)
 def test_many_consumers_share_one_draw(stage, dtype):
@@ -40,6 +45,7 @@ def test_many_consumers_share_one_draw(stage, dtype):
     assert before_adam == alone > 0
 
 
+@pytest.mark.daily("tx4-2", "tx1-1", "tx3-1")
 @pytest.mark.parametrize(
     ("tx", "draws"),
     [

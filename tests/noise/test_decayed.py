@@ -109,6 +109,7 @@ def test_integer_gamma_is_finite_at_any_count(gamma):
         )
 
 
+@pytest.mark.daily("axes1-*Auto", "axes2-*Explicit")
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize(
     ("axes", "spec"), [((8,), P("x")), ((8,), P(None, "x")), ((4, 2), P("x", "y"))]

@@ -32,6 +32,7 @@ def test_an_epoch_shows_every_image_once():
     assert not np.array_equal(*epochs)
 
 
+@pytest.mark.daily("7", "clients")
 @pytest.mark.parametrize(
     ("source", "size"),
     [

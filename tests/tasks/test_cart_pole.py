@@ -146,6 +146,7 @@ def test_shapes_and_bounds():
     np.testing.assert_allclose(jnp.min(many, axis=0), [-1, -1, -0.1, -1], rtol=0.01)
 
 
+@pytest.mark.nightly
 def test_what_happens_after_the_end_does_not_count():
     """Pushes at random, after which a pole that fell swings up again."""
     long, short = (cart_pole(12, horizon) for horizon in (500, 80))

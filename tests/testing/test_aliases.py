@@ -182,6 +182,7 @@ def test_randomness_is_found(specs, name, supports):
     assert specs[name].supports == supports
 
 
+@pytest.mark.daily("optax_extras", "optax.contrib")
 @pytest.mark.parametrize("module", ["optax", "optax.contrib", "optax_extras"])
 def test_every_alias_is_made(module):
     specs = aliases_of(module)

@@ -114,6 +114,7 @@ def run(spec, checks):
     assert without - {"draws_do_not_depend_on_sharding"} == ON_ITS_OWN_MESH
 
 
+@pytest.mark.daily("last_gradient")
 @pytest.mark.parametrize("spec", [MEAN, LAST], ids=lambda spec: spec.name)
 def test_a_transformation_over_an_axis(spec):
     run(spec, SEEING)

@@ -203,6 +203,14 @@ ODD = {
 }
 
 
+@pytest.mark.daily(
+    "all diverged",
+    "largest numbers",
+    "zeros",
+    "zero rate",
+    "one row, seed, evaluation",
+    "loss",
+)
 @pytest.mark.parametrize("name", ODD)
 def test_odd_numbers_are_drawn(name):
     values, changes = ODD[name]

@@ -73,6 +73,7 @@ def same_metrics(result, make, **points):
         np.testing.assert_allclose(found, values, rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.daily("injected", "masked")
 @pytest.mark.parametrize("wrap", WRAPS)
 def test_look_ahead_gradients_are_taken_at_the_look_ahead_point(wrap):
     make = wrap(ox.nesterov_lookahead)
@@ -95,6 +96,7 @@ def averages(state, params):
     return found
 
 
+@pytest.mark.daily("partitioned", "clipped")
 @pytest.mark.parametrize("wrap", WRAPS)
 def test_schedule_free_methods_are_evaluated_at_the_average(wrap):
     make = wrap(optax.contrib.schedule_free_sgd)

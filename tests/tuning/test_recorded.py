@@ -171,6 +171,7 @@ def test_workers_that_share_the_mean():
     assert np.isfinite(norms[0][..., 1:]).all()
 
 
+@pytest.mark.nightly
 def test_records_of_single_workers_are_left_out():
     def make(learning_rate):
         inner = ox.record(optax.sgd(learning_rate), ["grad_norm"])

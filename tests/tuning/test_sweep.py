@@ -60,6 +60,7 @@ def run(task=TASK, make=optax.sgd, grid=None, **options):
 MAKES = (optax.sgd, optax.adam)
 
 
+@pytest.mark.daily("adam")
 @pytest.mark.parametrize("make", MAKES)
 def test_a_trial_is_the_run_alone(make):
     result = run(make=make)
@@ -72,6 +73,7 @@ def test_a_trial_is_the_run_alone(make):
             )
 
 
+@pytest.mark.nightly
 def test_a_trial_of_digits_is_the_run_alone():
     task = digits(hidden=8)  # an epoch has seven mini-batches
     result = run(task, grid={"learning_rate": [0.05, 0.1]}, seeds=2, steps=22)
@@ -250,6 +252,7 @@ def test_the_first_loss_is_that_of_the_initial_parameters():
     assert (result.losses[..., 1] != result.initial_losses).all()
 
 
+@pytest.mark.daily("bfloat16")
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_losses_are_averaged_in_float32(dtype):
     task = tuning.quadratic()

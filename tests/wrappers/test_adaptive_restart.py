@@ -139,6 +139,13 @@ def test_oracle_of_rising_momentum_at_the_look_ahead_point(rule, x64):
     np.testing.assert_allclose(path, expected, rtol=1e-9)
 
 
+@pytest.mark.daily(
+    "corrected-gradient",
+    "aggmo-value",
+    "srsgd-gradient",
+    "optax.adam-value",
+    "qhm-gradient",
+)
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(
     "inner",
@@ -280,6 +287,9 @@ def test_typed_keys_in_the_state():
     assert state.restarts == 0
 
 
+@pytest.mark.daily(
+    "True-True-gradient", "True-False-value", "False-False-gradient", "False-True-value"
+)
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("check_vma", [True, False])
 @pytest.mark.parametrize("sharded", [True, False])
@@ -377,6 +387,7 @@ def steps_with_and_without(excess, rule):
     return jax.jit(jax.vmap(steps))(curvatures, rates)
 
 
+@pytest.mark.daily("0.5-gradient", "0.02-value")
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("excess", [0.5, 0.1, 0.02])
 def test_restarts_are_never_slower_where_all_directions_oscillate(excess, rule, x64):

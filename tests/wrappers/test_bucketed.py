@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import optax_extras as ox
 
-from wrapped import BY_ELEMENT, BY_LEAF, NOISY, most_slow, rows
+from wrapped import BY_ELEMENT, BY_LEAF, NOISY, rows
 
 BY_SHAPE = {"tree_map_params_of_state": "buckets depend on the shapes of leaves"}
 SPECS = rows(ox.bucketed, BY_SHAPE)
@@ -52,13 +52,15 @@ def assert_close(found, expected, tolerance=1e-5):
 METHODS = {**BY_LEAF, **BY_ELEMENT}
 
 
-@pytest.mark.parametrize("name", most_slow(METHODS, {"lars", "muon"}))
+@pytest.mark.daily("muon")
+@pytest.mark.parametrize("name", METHODS)
 def test_leaves_are_updated_as_alone(name):
     tx = METHODS[name]()
     assert_close(train(ox.bucketed(tx)), train(tx))
 
 
-@pytest.mark.parametrize("name", most_slow(NOISY, {"noisy_sgd"}))
+@pytest.mark.daily("noisy_sgd")
+@pytest.mark.parametrize("name", NOISY)
 def test_draws_are_those_without_buckets(name):
     tx = NOISY[name]()
     assert_close(train(ox.bucketed(tx)), train(tx), 1e-6)

@@ -250,6 +250,7 @@ def test_slices_of_a_stack_keep_norms_of_their_own(rate):
     assert not np.allclose(np.linalg.norm(whole[0]), np.linalg.norm(layers[0]))
 
 
+@pytest.mark.daily("0.1")
 @pytest.mark.parametrize("rate", [None, 0.1])
 def test_shards_have_the_norm_of_the_whole(rate):
     mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))
@@ -265,6 +266,7 @@ def test_shards_have_the_norm_of_the_whole(rate):
     np.testing.assert_allclose(step(params, grads), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.daily("0.1")
 @pytest.mark.parametrize("rate", [None, 0.1])
 def test_workers_that_train_apart_have_norms_of_their_own(rate):
     """Their state varies with them."""

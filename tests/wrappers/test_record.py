@@ -116,6 +116,7 @@ def layers(tree):
 INNERS = [optax.adam(0.1), optax.sgd(0.1, momentum=0.9), ox.noisy_sgd(0.1, key=7)]
 
 
+@pytest.mark.daily("inner0-1", "inner1-3")
 @pytest.mark.parametrize(("inner", "every"), list(zip(INNERS, (1, 3, 2), strict=True)))
 def test_norms_of_trees_and_leaves_and_layers(inner, every):
     makes = [metrics.grad_norm, metrics.update_norm, metrics.param_norm]
@@ -294,6 +295,7 @@ def trajectory(tx, scanned):
     return jax.tree.map(lambda *x: jnp.stack(x), *path), carry[1]
 
 
+@pytest.mark.daily("True-5-inner0", "False-5-inner1", "True-1-inner2", "True-5-inner3")
 @pytest.mark.parametrize("inner", [*INNERS, ox.adasmooth(0.1)])
 @pytest.mark.parametrize(("scanned", "every"), [(False, 5), (True, 1), (True, 5)])
 def test_a_run_is_the_same_bit_for_bit(inner, scanned, every):
@@ -396,6 +398,7 @@ def scalars(grads, params, place=lambda x: x, every=1):
     return ox.recorded(state)
 
 
+@pytest.mark.daily("Auto-2", "Explicit-1")
 @pytest.mark.parametrize("every", [1, 2])
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
 def test_eight_devices_record_what_one_does(kind, every):

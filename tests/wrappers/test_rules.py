@@ -247,6 +247,13 @@ def trained(name):
     return early, late
 
 
+@pytest.mark.daily(
+    "decay by depth, and frozen embeddings",
+    "no decay of biases",
+    "schedules",
+    "zero and a 0-d array",
+    "the first match counts",
+)
 @pytest.mark.parametrize("name", RULE_SETS)
 def test_equal_to_partition(name):
     _, rate, _, expected = RULE_SETS[name]
@@ -268,6 +275,12 @@ def test_bit_for_bit_equal_to_partition_where_the_arithmetic_is_the_same():
     same(train(tx, 5)[0], wanted)
 
 
+@pytest.mark.daily(
+    "decay by depth, and frozen embeddings",
+    "a schedule of the decay",
+    "zero and a 0-d array",
+    "the first match counts",
+)
 @pytest.mark.parametrize("name", RULE_SETS)
 def test_oracle(name):
     """Adam in float64, leaf by leaf."""

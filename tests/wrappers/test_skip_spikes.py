@@ -323,6 +323,7 @@ def test_parameters_of_minus_zero_keep_their_sign(name):
     np.testing.assert_array_equal(np.signbit(moved["w"]), [True, False])
 
 
+@pytest.mark.daily("nan-float16", "spike-bfloat16")
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("kind", ["nan", "spike"])
 def test_half_precision(dtype, kind):
@@ -360,6 +361,7 @@ def test_the_docstring_tells_what_multi_steps_outside_does():
     assert state.inner_opt_state.skipped == 3
 
 
+@pytest.mark.daily("nan-*Auto", "spike-*Explicit")
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize("bad", ["nan", "spike"])
 def test_the_norm_of_sharded_gradients_is_that_of_all(kind, bad):
@@ -461,6 +463,7 @@ def worker_gradients():
     }
 
 
+@pytest.mark.daily("nan-True", "spike-False")
 @pytest.mark.parametrize(
     ("kind", "check_vma"),
     [("nan", True), ("inf", True), ("spike", True), ("nan", False), ("spike", False)],

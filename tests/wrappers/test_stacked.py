@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 import optax_extras as ox
 from optax_extras.communication import collective_bytes
 
-from wrapped import BY_ELEMENT, BY_LEAF, NOISY, most_slow, rows
+from wrapped import BY_ELEMENT, BY_LEAF, NOISY, rows
 
 BY_SHAPE = {"tree_map_params_of_state": "stacks depend on the shapes of leaves"}
 SPECS = rows(ox.stacked, BY_SHAPE, axes={r"(?!s$).*": 0})  # all but a 0-d leaf
@@ -67,9 +67,8 @@ def difference(one, other):
     return max(float(jnp.max(jnp.abs(x - y))) for x, y in pairs)
 
 
-@pytest.mark.parametrize(
-    "name", most_slow([*BY_LEAF, *BY_ELEMENT], {"lars", "muon", "adam"})
-)
+@pytest.mark.daily("lars", "adam")
+@pytest.mark.parametrize("name", [*BY_LEAF, *BY_ELEMENT])
 def test_slices_are_leaves_of_their_own(name):
     tx = {**BY_LEAF, **BY_ELEMENT}[name]()
     found = train(ox.stacked(tx, PATTERNS), PARAMS)
@@ -79,7 +78,8 @@ def test_slices_are_leaves_of_their_own(name):
     assert (without > 1e-5) == (name in BY_LEAF), without
 
 
-@pytest.mark.parametrize("name", most_slow(NOISY, {"noisy_sgd"}))
+@pytest.mark.daily("noisy_sgd")
+@pytest.mark.parametrize("name", NOISY)
 def test_slices_draw_as_the_leaves_of_a_list(name):
     tx = NOISY[name]()
     found = train(ox.stacked(tx, PATTERNS), PARAMS)
@@ -112,6 +112,7 @@ def test_typed_keys_of_others_differ_by_slice():
     assert len(np.unique(found)) == found.size
 
 
+@pytest.mark.nightly
 def test_a_compiled_inner_draws_by_the_paths_of_each_call():
     inner = ox.add_decayed_noise(1.0, key=0)
     inner = optax.GradientTransformationExtraArgs(inner.init, jax.jit(inner.update))
@@ -185,9 +186,10 @@ MESHES = {
 }
 
 
+@pytest.mark.daily("adam-*")
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize("place", MESHES)
-@pytest.mark.parametrize("name", most_slow(["adam", "lamb", "noisy_sgd"], {"adam"}))
+@pytest.mark.parametrize("name", ["adam", "lamb", "noisy_sgd"])
 def test_sharded_stacks_stay_where_they_are(kind, place, name):
     tx = {"lamb": BY_LEAF["lamb"], "adam": BY_ELEMENT["adam"], **NOISY}[name]()
     mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(kind,) * 2)
@@ -259,6 +261,7 @@ def test_slices_draw_differently_behind_a_constant(case):
     assert len(np.unique(found["b"])) == found["b"].size
 
 
+@pytest.mark.daily("bucketed", "rules of muon")
 @pytest.mark.parametrize(
     "inner",
     [
