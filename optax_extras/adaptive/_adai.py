@@ -68,7 +68,8 @@ def scale_by_adai(
 
     *Differences from the source*: none in the equations. The state holds 1 − ∏ β1 in
     place of the product, which cancels in float32 for β1 near 1. While all gradients
-    are zero, where the source divides zero by zero, β1 is :math:`1 - \epsilon`. The
+    are zero, or their squares underflow, where the source divides zero by zero, β1 is
+    :math:`1 - \epsilon`. The
     mean is over the leaves that have a gradient, as in the authors' code; of each leaf
     it is kept in the state, so that a step reads no second moment twice. Inside
     `jax.shard_map`, it covers only the shard's part of the parameters.

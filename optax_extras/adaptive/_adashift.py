@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from optax_extras._core import checks, dtypes, history, leaves, scalars, smooth, stages
@@ -75,8 +76,11 @@ def scale_by_adashift(
     :math:`1 - \beta_2^{t-n}`. While :math:`v_t` is 0, the update is 0, also after n
     steps: an embedding without a gradient so far would be moved by m / ε. So it is in
     the authors' code, which counts the steps of the debiasing, too, from the first
-    gradient that is not zero. As there, :math:`\varphi` is of the squares. Where a
-    gradient is None, its place in the window keeps an older one.
+    gradient that is not zero. Here, where the gradients of a leaf, or with
+    ``"element"`` of an element, begin late, its first updates are up to
+    :math:`1 / \sqrt{1 - \beta_2}` times as large as others. As there,
+    :math:`\varphi` is of the squares. Where a gradient is None, its place in the
+    window keeps an older one.
 
     Args:
       b1: decay of the weights in the window, in [0, 1]; 1 is a plain mean. A number, a
@@ -270,6 +274,8 @@ def _remember(
         square = _window.at(squares[0], place)
         # Behind a barrier: XLA would write what two kernels share.
         own = reduce(leaves.squared_magnitude(barrier(g).astype(_compute(g, nu))))
+        # Below infinity, from which an average would never recover.
+        own = jnp.minimum(own, np.finfo(own.dtype).max / 4)
         squares = [_window.put(squares[0], place, own)]
     nu = decay * nu + (1 - decay) * square
     if reduce is None:

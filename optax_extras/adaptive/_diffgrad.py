@@ -219,6 +219,7 @@ def diffgrad(
 def _friction(old: jax.Array, new: jax.Array) -> jax.Array:
     """σ(|new − old|) per element, in [½, 1], float32 or wider."""
     compute = dtypes.compute_dtype(old.dtype, new.dtype)
-    difference = new.astype(compute) - old.astype(compute)
+    # As it will be stored, so that a gradient that stays has no difference.
+    difference = new.astype(old.dtype).astype(compute) - old.astype(compute)
     # σ by a hyperbolic tangent, which takes less time than an exponential.
     return (1 + jnp.tanh(jnp.abs(difference) / 2)) / 2

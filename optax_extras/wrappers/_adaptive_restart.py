@@ -14,9 +14,20 @@ from jax import lax
 from optax_extras._core import checks, dtypes, norms, scalars
 from optax_extras._core.axes import may_vary
 from optax_extras._core.inner import as_transformation
+from optax_extras._core.missing import update_without_missing
 from optax_extras._core.opaque import apart
+from optax_extras.wrappers._hyperball import HyperballState
+from optax_extras.wrappers._rules import WithRulesState
 
-_INJECTED = (optax.InjectHyperparamsState, optax.InjectStatefulHyperparamsState)
+# Learning rates, which go on.
+_RATES = (optax.ScaleByScheduleState, optax.contrib.ReduceLROnPlateauState)
+# Of these, only the state inside starts again.
+_AROUND = (
+    optax.InjectHyperparamsState,
+    optax.InjectStatefulHyperparamsState,
+    WithRulesState,
+    HyperballState,
+)
 
 
 class AdaptiveRestartState(NamedTuple):
@@ -36,8 +47,8 @@ def adaptive_restart(
     Use it around an optimizer with momentum on losses without noise, with whole
     gradients or very large batches, where the best momentum is not known. Too much
     momentum makes the loss oscillate; a restart at each turn recovers most of the speed
-    of the best constant momentum. Noise restarts it for no reason: with mini-batches
-    use `srsgd`, which restarts on a schedule.
+    of the best constant momentum. The noise of mini-batches alone restarts it, too;
+    `srsgd` restarts on a schedule.
 
     With the gradient g, the step u that ``inner`` would make with it, and the loss L,
     the state of ``inner`` is made anew before a step if
@@ -63,12 +74,13 @@ def adaptive_restart(
 
     *What a restart resets*: all of the state of ``inner``, to that of its ``init`` at
     the current parameters, so that buffers, their debiasing and momentum that rises
-    with the count start together. Two things are kept, as a restart is no reason for
-    the learning rate to start again: the count of `optax.scale_by_schedule`, which a
-    learning rate schedule in `optax.sgd`, `optax.adam` or ``momentum_sgd(...,
-    learning_rate_inside=False)`` has, and the hyperparameters and counts of
-    `optax.inject_hyperparams`. A learning rate schedule inside of the momentum's own
-    state does start again, as in `momentum_sgd` by default. Place noise, error
+    with the count start together. Kept is what a restart is no reason to lose: the
+    count of `optax.scale_by_schedule`, which a learning rate schedule in `optax.sgd`,
+    `optax.adam` or ``momentum_sgd(..., learning_rate_inside=False)`` has, the state of
+    `optax.contrib.reduce_on_plateau`, the hyperparameters and counts of
+    `optax.inject_hyperparams`, the count of `with_rules`, and the norms of
+    `hyperball`. A learning rate schedule inside of the momentum's own state does start
+    again, as in `momentum_sgd` by default and in `srsgd`. Place noise, error
     feedback and other stages with a state of their own in front of this one, in
     `optax.chain`. Place it inside of `optax.MultiSteps`.
 
@@ -141,7 +153,7 @@ def adaptive_restart(
             loss = _mean_loss(value, state.value.dtype)
             restarts = loss > state.value
         else:
-            step_of = partial(inner.update, **extra_args)
+            step_of = partial(update_without_missing, inner, **extra_args)
             slope = apart(
                 partial(_slope, step_of),
                 state.restarts,
@@ -149,7 +161,9 @@ def adaptive_restart(
             )
             restarts = slope > 0
         inner_state = _restarted(restarts, inner.init(params), state.inner_state)
-        updates, inner_state = inner.update(updates, inner_state, params, **extra_args)
+        updates, inner_state = update_without_missing(
+            inner, updates, inner_state, params, **extra_args
+        )
         return updates, AdaptiveRestartState(
             restarts=jnp.where(
                 restarts, optax.safe_increment(state.restarts), state.restarts
@@ -187,17 +201,17 @@ def _mean_loss(value: Any, dtype: Any) -> jax.Array:
 
 
 def _restarted(restarts: jax.Array, fresh: Any, state: Any) -> Any:
-    """A state where a flag holds made anew, but for counts of schedules."""
+    """A state where a flag holds made anew, but for what goes on."""
 
     def is_kept(node: Any) -> bool:
-        return isinstance(node, (optax.ScaleByScheduleState, *_INJECTED))
+        return isinstance(node, (*_RATES, *_AROUND))
 
     def choose(new: Any, old: Any) -> Any:
-        if isinstance(old, _INJECTED):
+        if isinstance(old, _RATES):
+            return old
+        if isinstance(old, _AROUND):
             inner_state = _restarted(restarts, new.inner_state, old.inner_state)
             return old._replace(inner_state=inner_state)
-        if is_kept(old):
-            return old
         # The transformations of optax may have a state of another dtype after a step.
         new = new if new.dtype == old.dtype else new.astype(old.dtype)
         return jnp.where(restarts, new, old)

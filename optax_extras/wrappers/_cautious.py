@@ -31,9 +31,10 @@ def cautious(
 
     Use it around an optimizer with momentum, whose updates go on in a direction that
     the gradient has left: `optax.adam`, `optax.lion`, or SGD with momentum. Around
-    plain SGD it changes nothing. Where many elements of a leaf have a gradient of zero,
-    as in an embedding, they count as left out, and the scale below makes the steps of
-    all others longer, by default up to 1000 times; ``min_fraction=1`` turns it off.
+    plain SGD it changes nothing where no gradient is zero. Elements with a gradient of
+    zero, of which an embedding has many, count as left out, and the scale below makes
+    the steps of all others longer, by default up to 1000 times; ``min_fraction=1``
+    turns it off.
 
     With the gradient g and the update u that leaves ``inner``, for each leaf of d
     elements, and :math:`f_0` = ``min_fraction``:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from optax_extras._core import checks, dtypes, leaves, norms, scalars
-from optax_extras._core.axes import varying
+from optax_extras._core.axes import may_vary, varying
 from optax_extras._core.inner import as_transformation
 from optax_extras._core.missing import update_without_missing
 from optax_extras._core.opaque import barrier
@@ -74,11 +74,12 @@ def hyperball(
       A gradient transformation, which needs ``params``. Its state is that of ``inner``,
       4 bytes, and 4 for each leaf; a step takes temporary memory for the updates.
       Inside `jax.shard_map`, a leaf that varies over an axis is in shards along it.
+      With ``check_vma=False``, which leaves do is not known, and an error.
 
     Raises:
       ValueError: ``learning_rate`` is out of its range; at ``update``, ``params`` is
-        not given, or the gradients do not have the structure and shapes of the
-        parameters.
+        not given, the gradients do not have the structure and shapes of the
+        parameters, or it is inside `jax.shard_map` with ``check_vma=False``.
       TypeError: an argument has the wrong type, or a leaf is not floating-point or
         complex.
 
@@ -122,6 +123,11 @@ def hyperball(
         if params is None:
             raise ValueError("`params` must be given to `update` of `hyperball`")
         checks.check_gradients(updates, params)
+        if may_vary(state.schedule.count) != varying(state.schedule.count):
+            raise ValueError(
+                "`hyperball` must be told by `jax.shard_map` what is in shards, got"
+                " `check_vma=False`"
+            )
         count = state.schedule.count
         moved, inner_state = update_without_missing(
             inner, updates, state.inner_state, params, **extra_args

@@ -401,3 +401,14 @@ def test_bad_gradients(bad, error, message):
 def test_bad_parameters():
     with pytest.raises(TypeError, match="floating-point or complex"):
         ox.scale_by_adashift().init({"w": jnp.ones(2, int)})
+
+
+@pytest.mark.parametrize("spatial", ["max", "mean"])
+def test_a_gradient_whose_square_overflows_does_not_stop_a_leaf(spatial):
+    tx = ox.scale_by_adashift(b2=0.5, window=2, spatial=spatial)
+    params = jnp.ones(3)
+    state, update = tx.init(params), jax.jit(tx.update)
+    for step in range(300):
+        scale = jnp.where(step == 3, jnp.array([1e25, 1, 1]), 1.0)
+        updates, state = update(scale * params, state)
+    np.testing.assert_allclose(updates, 1, rtol=1e-5)

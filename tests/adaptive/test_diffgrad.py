@@ -229,3 +229,15 @@ def test_bad_arguments(arguments, error, message):
 def test_bad_arguments_of_diffgrad(name):
     with pytest.raises(ValueError, match=f"`{name}` must be finite and >= 0, got -0.1"):
         ox.diffgrad(**{"learning_rate": 0.1, name: -0.1})
+
+
+def test_a_gradient_that_stays_has_no_difference_where_it_is_stored_in_bfloat16():
+    params = jnp.zeros(2, jnp.bfloat16)
+    grads = jnp.array([100.3, 1000.7])
+    half, whole = ox.scale_by_diffgrad(), optax.scale_by_adam()
+    states = half.init(params), whole.init(grads)
+    for _ in range(3):
+        found, left = half.update(grads, states[0], params)
+        expected, right = whole.update(grads, states[1])
+        states = left, right
+    np.testing.assert_allclose(found, expected / 2, rtol=0.01)

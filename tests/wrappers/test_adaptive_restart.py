@@ -48,10 +48,7 @@ SPECS = [
         supports={"descent"},
         buffers=2,
         changes={"formula", "state"},
-        expected_failures={
-            **OF_ADAM,
-            "none_gradient": "optax.adam takes no None beside a parameter",
-        },
+        expected_failures=OF_ADAM,
     ),
 ]
 
@@ -172,13 +169,13 @@ def test_a_restart_is_a_new_optimizer(inner, rule):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4), last, expected)
 
 
-def restarted_in_the_middle(tx):
+def restarted_in_the_middle(tx, **extra_args):
     """The state after eight steps with a restart at the fifth."""
     params = jnp.ones(2)
     state = tx.init(params)
     for step in range(8):
         sign = 1 if step < 4 else -1  # as if the last step had gone too far
-        _, state = tx.update(sign * params, state, params)
+        _, state = tx.update(sign * params, state, params, **extra_args)
     assert state.restarts == 1
     return state
 
@@ -202,6 +199,44 @@ def test_counts_of_learning_rates_go_on():
     assert count(optax.masked(optax.sgd(falling, 0.9), True)) == [8]
     adam = restarted_in_the_middle(ox.adaptive_restart(optax.adam(falling))).inner_state
     assert (int(adam[0].count), int(adam[1].count)) == (4, 8)
+
+
+def test_what_is_no_momentum_goes_on():
+    rules = restarted_in_the_middle(
+        ox.adaptive_restart(
+            ox.with_rules(
+                optax.scale_by_adam(), falling, {".*": ox.Rule(frozen_until=2)}
+            )
+        )
+    ).inner_state
+    assert (int(rules.count), int(rules.inner_state.count)) == (8, 4)
+    plateau = optax.contrib.reduce_on_plateau(0.5, patience=1, rtol=1.0)
+    tx = ox.adaptive_restart(optax.chain(optax.sgd(0.1, 0.9), plateau))
+    state = restarted_in_the_middle(tx, value=jnp.float32(1)).inner_state
+    assert state[1].scale < 0.1
+
+
+def test_norms_of_hyperball_stay():
+    chosen = {"mask": lambda params: True}
+    tx = ox.adaptive_restart(ox.hyperball(optax.sgd(0.1, 0.9), **chosen))
+    params, grads = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
+    state = tx.init(params)
+    for sign in (1, 1, -1):
+        _, state = tx.update(sign * grads, state, 2 * params)
+    assert state.restarts == 1
+    assert state.inner_state.norms == 1
+
+
+def test_a_leaf_without_a_gradient_waits():
+    tx = ox.adaptive_restart(optax.adam(0.1))
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    state = tx.init(params)
+    for sign in (1, 1, -1):
+        grads = {"a": sign * params["a"], "b": None}
+        updates, state = tx.update(grads, state, params)
+    assert updates["b"] is None
+    assert state.restarts == 1
+    np.testing.assert_allclose(updates["a"], 0.1, rtol=1e-4)
 
 
 def test_a_learning_rate_inside_of_the_momentum_starts_again():

@@ -266,6 +266,19 @@ def test_shards_have_the_norm_of_the_whole(rate):
     np.testing.assert_allclose(step(params, grads), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_shards_that_are_not_known_raise():
+    mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))
+    tx = ox.hyperball(optax.sgd(0.1))
+    params = jnp.ones((8, 3))
+
+    @jax.shard_map(mesh=mesh, in_specs=P("x"), out_specs=P("x"), check_vma=False)
+    def step(params):
+        return tx.update(params, tx.init(params), params)[0]
+
+    with pytest.raises(ValueError, match="got `check_vma=False`"):
+        step(params)
+
+
 @pytest.mark.daily("0.1")
 @pytest.mark.parametrize("rate", [None, 0.1])
 def test_workers_that_train_apart_have_norms_of_their_own(rate):
