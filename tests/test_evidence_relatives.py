@@ -6,9 +6,7 @@ import re
 from functools import partial
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 
@@ -254,21 +252,6 @@ def test_the_readme_has_the_losses_of_restarts_with_mini_batches(section, readme
         f" they lowered the test loss from {at[HIGH]:.2f} to {at[RESTARTED]:.2f};"
         f" momentum of 0.9 had {at['momentum 0.9']:.2f}." in readme
     )
-
-
-def test_a_restart_by_value_is_told_the_loss(documents):
-    methods = documents("relatives_methods")
-    task = quadratic(4, 10.0)
-    tx = methods.told_the_loss(methods.restarted("value"), task)(0.5)
-    params = task.init(jax.random.key(0))
-    state, value, rises = tx.init(params), jnp.inf, 0
-    for _ in range(40):
-        before, value = value, task.loss(params, None, None)
-        rises += int(value > before)
-        gradient = jax.grad(task.loss)(params, None, None)
-        updates, state = tx.update(gradient, state, params)
-        params = optax.apply_updates(params, updates)
-    assert int(state.restarts) == rises > 0
 
 
 @pytest.mark.slow

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from optax_extras.tasks import Goal
+from optax_extras.tasks import Goal, quadratic
 
 DOCS = Path(__file__).parent.parent / "docs"
 if not DOCS.exists():
@@ -110,3 +111,18 @@ def test_what_the_choice_of_a_rate_costs(
     text = script.misses({"digits": found, "cart-pole": alone})
     assert f"more than 1% for {int(expected > 0)} of 1 methods" in text
     assert f"at most {expected:.0%} (one on digits)" in text
+
+
+def test_a_restart_by_value_is_told_the_loss(documents):
+    methods = documents("relatives_methods")
+    task = quadratic(4, 10.0)
+    tx = methods.told_the_loss(methods.restarted("value"), task)(0.5)
+    params = task.init(jax.random.key(0))
+    state, value, rises = tx.init(params), jnp.inf, 0
+    for _ in range(40):
+        before, value = value, task.loss(params, None, None)
+        rises += int(value > before)
+        gradient = jax.grad(task.loss)(params, None, None)
+        updates, state = tx.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    assert int(state.restarts) == rises > 0
