@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import jax
+import parity_adaptive_differences
 import parity_adaptive_rows
 import parity_differences
 import parity_momentum_rows
@@ -39,7 +40,7 @@ FAMILIES: Mapping[str, Callable[[], Iterator[Row]]] = {
 }
 DIFFERENT: list[Callable[[], Iterator[Difference]]] = [
     parity_differences.momentum_differences,
-    parity_differences.adaptive_differences,
+    parity_adaptive_differences.adaptive_differences,
     parity_differences.clipping_differences,
     parity_differences.wrapper_differences,
     parity_differences.worker_differences,
@@ -59,6 +60,11 @@ NO_REFERENCE = {
 }
 # What is said above a table.
 NOTES = {
+    "Schedules": "Values of steps from 0 on are compared.",
+    "Memory": (
+        "Where numbers are rounded to the nearest, gradients are multiples of 1/8;"
+        " where they are rounded at random, all are 1."
+    ),
     "Clipping": "Four of the gradients are 20 times as large.",
     "Gradients of several workers": (
         "Gradients are multiples of 1/64 and the learning rate is 1/8: single precision"
@@ -129,16 +135,16 @@ def head() -> list[str]:
     return [
         "# Parity with references",
         "",
-        f"Every algorithm of this library takes {STEPS} steps on the same gradients as"
-        " a reference: another implementation, or the equations of its paper in NumPy."
-        " The gradients are those of a matrix and a vector, and their scale and their"
-        " signs change over time. Where parameters matter, as in weight decay, each"
-        " side moves its own. Both compute in float64, but where a row says float32 and"
-        " for methods of several workers, which run on four devices. The deviation is"
-        " the largest difference in any step, as a share of the largest number of that"
-        " step of the reference: of the updates, or of what a row names. It is below"
-        " the number of its row. Where a row does not say more, options are the"
-        " defaults, with a learning rate of 0.05.",
+        "Every algorithm of this library is held to a reference: another"
+        " implementation, or the equations of its paper in NumPy, on the same"
+        f" gradients. Where a row does not say more, there are {STEPS} steps in"
+        " float64 on the gradients of a matrix and a vector, whose scale and signs"
+        " change over time, and options are the defaults, with a learning rate of 0.05."
+        " Methods of several workers run on four devices, in float32. Where parameters"
+        " matter, as in weight decay, each side moves its own. The deviation is the"
+        " largest difference in any step, as a share of the largest number of that step"
+        " of the reference: of the updates, or of what a row names, such as parameters"
+        " or standard deviations. The number of a row is a bound, below which it is.",
         "",
         "`python docs/parity.py` writes this page, and wrote it with"
         f" {', '.join(versions)} and Python {platform.python_version()}. A test holds"
@@ -164,7 +170,9 @@ def page() -> str:
         "",
         "## Deliberate differences",
         "",
-        "The size is the deviation from the reference, measured as above.",
+        "The size is the deviation from the reference, measured as above. These are"
+        " differences in numbers that a run may show; docstrings have those of"
+        " arguments, dtypes and shardings as well.",
         "",
         *table(DIFFERENCE_HEAD, [different(row) for row in differences()]),
         "",

@@ -1,4 +1,4 @@
-"""Where the library differs from a reference by intention: data, and what it takes."""
+"""Where the library differs from a reference by intention, but for adaptive methods."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -22,11 +22,8 @@ from optax_extras import compressors
 from optax_extras.codecs import bfloat16
 from optax_extras.wrappers import Rule
 
-
-def raised(t: Any) -> Any:
-    """A decay that jumps from ½ to 0.99."""
-    where: Any = jnp.where if not isinstance(t, int) else np.where
-    return where(t < 50, 0.5, 0.99) * 1.0
+# Share of the parameters that is taken away behind `hyperball`.
+SHRINK = 0.001
 
 
 def longer(t: Any) -> Any:
@@ -71,7 +68,10 @@ def momentum_differences() -> Iterator[Difference]:
         options="F grows from 30 to 50 at step 100",
         reference="the paper's t mod F",
         what="j counts on to the new F",
-        why="t mod F jumps where F changes, and raises the momentum at once",
+        why=(
+            "t mod F jumps where F changes: here from 9 to 0, and the momentum from"
+            " 0.75 to 0"
+        ),
         ours=plain(ox.srsgd, RATE, longer),
         theirs=lambda: {
             name: paper.restarted(
@@ -92,56 +92,6 @@ def momentum_differences() -> Iterator[Difference]:
         why="the formula becomes negative there",
         ours=lambda: schedule(ox.demon(0.9, 150)),
         theirs=lambda: {"value": 0.9 * left / (0.1 + 0.9 * left)},
-    )
-
-
-def adaptive_differences() -> Iterator[Difference]:
-    """Adaptive methods, most of them where decays vary."""
-    yield Difference(
-        names=("scale_by_qhadam", "qhadam"),
-        options="ν = 1, β1 jumps from 0.5 to 0.99",
-        reference="`optax.scale_by_adam`",
-        what="the first moment is divided by 1 − ∏ β1, not by 1 − β1ᵗ",
-        why="only the former is the weight of the gradients in it",
-        ours=plain(ox.scale_by_qhadam, raised, 0.999, 1.0, 1.0),
-        theirs=lambda: ours(
-            optax.inject_hyperparams(optax.scale_by_adam)(b1=raised, b2=0.999)
-        ),
-    )
-    yield Difference(
-        names=("scale_by_qhadam", "qhadam"),
-        options="β1 jumps from 0.5 to 0.99",
-        reference="`qhoptim.pyt.QHAdam`",
-        what="gradients have the weights of the paper's recursion",
-        why=(
-            "the code averages as a trace β m + g over its sum, which is the recursion"
-            " only for constant β"
-        ),
-        ours=plain(ox.qhadam, RATE, raised, 0.999, 0.7, 1.0),
-        **torch(
-            "qhoptim.pyt:QHAdam",
-            lr=RATE,
-            nus=(0.7, 1.0),
-            varying={"betas": lambda t: (float(raised(t)), 0.999)},
-        ),
-    )
-    yield Difference(
-        names=("scale_by_diffgrad", "diffgrad"),
-        options="ε = 1e-3",
-        reference="`pytorch_optimizer.DiffGrad`",
-        what="ε is added to the debiased root, as in the paper's equation",
-        why="the codes add it before the debiasing, which makes it larger at first",
-        ours=plain(ox.diffgrad, RATE, eps=1e-3),
-        **torch("pytorch_optimizer:DiffGrad", lr=RATE, eps=1e-3),
-    )
-    yield Difference(
-        names=("scale_by_adasmooth", "adasmooth"),
-        options="debias='product', changes normalized",
-        reference="the source's 1 − β1ᵗ",
-        what="an option: the first moment is divided by its exact weight",
-        why="β1 varies in every step of this method; the source's form is the default",
-        ours=plain(ox.adasmooth, RATE, debias="product", normalize=True),
-        theirs=plain(ox.adasmooth, RATE, debias="power", normalize=True),
     )
 
 
@@ -197,6 +147,18 @@ def wrapper_differences() -> Iterator[Difference]:
             cautious=True,
         ),
     )
+    shrink = optax.add_decayed_weights(-SHRINK)
+    yield Difference(
+        names=("hyperball",),
+        options=f"Adam, with a weight decay of {SHRINK:g} behind it",
+        reference="the equations of marin's AdamH",
+        what="a matrix goes back to its norm at `init`, not to the present one",
+        why="it is the paper's; what else changes the norm does not add up",
+        ours=lambda: ours(
+            optax.chain(ox.hyperball(optax.adam(RATE), 0.02), shrink),
+        ),
+        theirs=lambda: wrapped.adamh(0.02, RATE, shrink=SHRINK),
+    )
     yield Difference(
         names=("adaptive_restart",),
         options="momentum 0.9",
@@ -234,7 +196,7 @@ def wrapper_differences() -> Iterator[Difference]:
     codecs = {"trace": bfloat16(stochastic=False)}
     yield Difference(
         names=("compress_state",),
-        options="momentum ½ in bfloat16",
+        options="momentum ½ in bfloat16; float32",
         reference="the step of the wide trace, which is rounded after it",
         what="the step is that of the trace as it is stored",
         why="XLA then needs no second copy of the state",

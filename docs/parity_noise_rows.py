@@ -34,7 +34,7 @@ def noise_rows() -> Iterator[Row]:
     options = {"eta": 0.3, "gamma": 0.55}
     yield Row(
         names=("add_decayed_noise",),
-        options="standard deviations of 65 536 draws a step",
+        options="standard deviations of 65 536 draws in each of 4 steps",
         reference="`optax.add_noise`",
         ours=lambda: wrapped.deviations_at(ox.add_decayed_noise(**options, key=0)),
         theirs=lambda: wrapped.deviations_at(optax.add_noise(**options, key=0)),
@@ -93,7 +93,7 @@ def noise_rows() -> Iterator[Row]:
     for name, (formula, tx) in sizes.items():
         yield Row(
             names=(name,),
-            options="standard deviations of 65 536 draws a step",
+            options="standard deviations of 65 536 draws in each of 4 steps",
             reference=f"the paper's {formula}",
             ours=partial(wrapped.deviations_at, tx),
             theirs=lambda: {"std": np.full((4, 1), 0.5**0.5)},

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import optax
-from parity_numpy import at, qhadam
+from parity_numpy import at, descent, qhadam
 from parity_steps import GRADIENTS, PARAMS, STEPS, Path, ours
 
 import optax_extras as ox
@@ -38,17 +38,22 @@ def kept_lion(g: Any, *, rate: float) -> Any:
     return np.stack(found)
 
 
-def adamh(rate: float, inner: float) -> Path:
-    """AdamH: the matrix turns by the rate, and the vector has the steps of Adam."""
+def adamh(rate: float, inner: float, *, shrink: float = 0.0) -> Path:
+    """AdamH: the matrix turns by the rate, and the vector has the steps of Adam.
+
+    Behind it, a share `shrink` of all parameters is taken away.
+    """
     w, found = PARAMS["w"], []
     for u in qhadam(GRADIENTS["w"], **ADAM):
         # As the code does, with the norm of the present matrix.
         size = np.linalg.norm(w)
         new = w - rate * u * size / np.linalg.norm(u)
         new = new / np.linalg.norm(new) * size
-        found.append(new - w)
-        w = new
-    return {"b": -inner * qhadam(GRADIENTS["b"], **ADAM), "w": np.stack(found)}
+        found.append(new - w - shrink * w)
+        w = w + found[-1]
+    matrix = {"w": np.stack(found)}
+    vector = {"b": inner * qhadam(GRADIENTS["b"], **ADAM)}
+    return descent(vector, 1.0, shrink) | matrix
 
 
 def without_uphill_steps(

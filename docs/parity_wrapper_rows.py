@@ -178,7 +178,7 @@ def memory_rows() -> Iterator[Row]:
     rate = 2.0**-10
     yield Row(
         names=("keep_bfloat16_params",),
-        options="SGD, Kahan; parameters",
+        options="SGD, Kahan; parameters in bfloat16",
         reference="compensated sums of casts by NumPy",
         ours=lambda: wrapped.in_bfloat16("kahan", wrapped.COARSE, PARAMS, rate=rate),
         theirs=lambda: {
@@ -189,7 +189,7 @@ def memory_rows() -> Iterator[Row]:
     )
     yield Row(
         names=("keep_bfloat16_params",),
-        options="SGD, at random; mean of 4096 parameters from step 100 on",
+        options="SGD, at random; mean of 4096 in bfloat16, from step 100 on",
         reference="the exact sum",
         ours=wrapped.mean_of_many,
         theirs=wrapped.exact_mean,

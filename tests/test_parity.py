@@ -79,6 +79,25 @@ def test_the_page_has_the_rows_and_bounds_of_the_script(parity, page):
     ]
 
 
+def test_the_momentum_that_a_longer_period_takes_from_srsgd(documents, page):
+    script, paper = documents("parity_differences"), documents("parity_numpy")
+    modulo, ours = (
+        paper.restarts(script.longer, 200, counts_on=on)[99:101] for on in (False, True)
+    )
+    assert modulo == [9 / 12, 0]
+    assert ours == [9 / 12, 10 / 13]
+    assert "here from 9 to 0, and the momentum from 0.75 to 0" in page
+
+
+def test_what_a_reference_loses_to_nan(documents):
+    module = documents("parity_adaptive_differences")
+    ours, other = {"a": np.ones((2, 2))}, {"a": np.array([[np.nan, 1], [2, np.inf]])}
+    assert module.lost(ours, ours) == 0
+    assert module.lost(ours, other) == 0.5
+    with pytest.raises(RuntimeError, match="are not finite"):
+        module.lost(other, other)
+
+
 def test_keys_are_unique(parity):
     keys = [row.key for row in [*parity.rows(), *parity.differences()]]
     assert len(set(keys)) == len(keys)
