@@ -50,7 +50,7 @@ def tabulated(
     block: int = 256,
     stochastic: bool | None = None,
 ) -> Tabulated:
-    """The codec of a map, which rounds as `blockwise` does by default."""
+    """The codec of a map; by default, first moments in 4 bits go to the nearest."""
     if stochastic is None:
         stochastic = not (signed and bits == 4)
     numbers = tuple(map(float, levels(bits, signed)))

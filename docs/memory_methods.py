@@ -21,7 +21,7 @@ FULL = "float32"
 Make = Callable[..., optax.GradientTransformation]
 
 NEAREST, EIGHT = bfloat16(stochastic=False), blockwise(signed=False)
-FOUR, FOUR_NEAREST = (blockwise(4, stochastic=kind) for kind in (True, False))
+FOUR, FOUR_NEAREST = blockwise(4), blockwise(4, stochastic=False)
 STATES: dict[str, tuple[Make, dict[str, dict[str, Codec]]]] = {
     "Adam": (
         optax.adam,
@@ -29,7 +29,7 @@ STATES: dict[str, tuple[Make, dict[str, dict[str, Codec]]]] = {
             "bfloat16, nearest": {"mu|nu": NEAREST},
             "bfloat16": {"mu|nu": bfloat16()},
             "8 bit": {"mu": blockwise(), "nu": EIGHT},
-            "4 bit, at random, and 8 bit": {"mu": FOUR, "nu": EIGHT},
+            "4 bit and 8 bit": {"mu": FOUR, "nu": EIGHT},
             "4 bit, nearest, and 8 bit": {"mu": FOUR_NEAREST, "nu": EIGHT},
             "float8 e5m2": {"mu|nu": float8()},
         },
@@ -39,7 +39,7 @@ STATES: dict[str, tuple[Make, dict[str, dict[str, Codec]]]] = {
         {
             "bfloat16, nearest": {"trace": NEAREST},
             "8 bit": {"trace": blockwise()},
-            "4 bit, at random": {"trace": FOUR},
+            "4 bit": {"trace": FOUR},
             "4 bit, nearest": {"trace": FOUR_NEAREST},
         },
     ),

@@ -68,9 +68,10 @@ def blockwise(
       signed: whether numbers may be negative.
       stochastic: whether to round at random, so that the mean of what is stored is the
         number, given the scale. To the nearest, the error has half of the variance, but
-        a bias that adds up over steps. None rounds at random but where ``signed`` and 4
-        bits: a first moment that is rounded up from little to the smallest of 7 levels,
-        1/49 of the largest, makes a step of Adam that may be a thousand times too long.
+        a bias that adds up over steps. None rounds at random, but with ``signed`` and 4
+        bits, a number below the smallest of 7 levels, 1/49 of the largest, to the
+        nearest: a first moment that is raised from little to this level makes a step of
+        Adam that may be a thousand times too long.
 
     Returns:
       A codec, whose codes are `Blocks`: ``bits`` and 32 / ``block`` bits for each
@@ -98,13 +99,13 @@ def blockwise(
     """
     if checks.positive_integer("bits", bits) not in (8, 4):
         raise ValueError(f"`bits` must be 8 or 4, got {bits}")
+    by_default = stochastic is None
     return _Powers(
         checks.positive_integer("block", block),
         bits,
         checks.flag("signed", signed),
-        not (signed and bits == 4)
-        if stochastic is None
-        else checks.flag("stochastic", stochastic),
+        by_default or checks.flag("stochastic", stochastic),
+        small_to_nearest=by_default and signed and bits == 4,
     )
 
 
@@ -154,6 +155,7 @@ class _Powers(Scaled):
 
     signed: bool
     stochastic: bool
+    small_to_nearest: bool  # whether all numbers below the smallest level are
 
     @property
     def _levels(self) -> int:
@@ -173,10 +175,12 @@ class _Powers(Scaled):
         magnitude = jnp.abs(x)
         root = jnp.sqrt(magnitude)
         low = jnp.floor((root if self.signed else jnp.sqrt(root)) * most)
-        below, above = self._power(low), self._power(low + 1)
-        part = (magnitude * self._power(most) - below) / (above - below)
-        code = low + is_above(part, words if self.stochastic else None)
-        code = jnp.minimum(code, most)
+        below, step = self._power(low), self._power(low + 1) - self._power(low)
+        part = (magnitude * self._power(most) - below) / step
+        above = is_above(part, words if self.stochastic else None)
+        if self.small_to_nearest:
+            above = jnp.where(low == 0, is_above(part, None), above)
+        code = jnp.minimum(low + above, most)
         if self.signed:
             whole = jnp.where(x < 0, -code, code).astype(jnp.int32)
             if self.bits == 8:

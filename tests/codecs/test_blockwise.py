@@ -77,6 +77,20 @@ def test_to_the_nearest_against_numpy(bits, signed):
     np.testing.assert_allclose(found[sure], expected[sure], rtol=1e-5)
 
 
+def test_first_moments_of_4_bits_are_at_random_above_the_smallest_level():
+    x = numbers((4, 512), signed=True)
+    drawn = words(x.shape)
+    (code, found), (_, nearest), (_, at_random) = (
+        coded(blockwise(4, stochastic=kind), x, drawn) for kind in (None, False, True)
+    )
+    smallest = np.repeat(code.scales, 256, axis=1) / 49
+    is_small = np.abs(x) < smallest
+    np.testing.assert_array_equal(found, np.where(is_small, nearest, at_random))
+    for other in (nearest, at_random):
+        assert (found != other).any()
+    assert (np.abs(found) <= 4 * np.abs(x)).all()
+
+
 @of_every_kind
 def test_at_random_has_the_right_mean(bits, signed):
     """The mean over words that divide the range evenly, given the scales."""
@@ -229,7 +243,8 @@ def test_options_are_part_of_equality():
     assert blockwise() == blockwise(8, 256)
     assert blockwise() != blockwise(signed=False)
     assert blockwise() == blockwise(stochastic=True)
-    assert blockwise(4) == blockwise(4, stochastic=False)
+    kinds = {blockwise(4, stochastic=kind) for kind in (None, True, False)}
+    assert len(kinds) == 3
     assert blockwise(4, signed=False) == blockwise(4, signed=False, stochastic=True)
     assert float8() != float8("e4m3")
 
