@@ -1,7 +1,9 @@
 """Eight host devices, and the strictest settings that every test can run under."""
 
+import importlib
 from collections import defaultdict
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import jax
 import matplotlib as mpl
@@ -21,6 +23,13 @@ def x64():
     """Double precision for one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def documents(monkeypatch):
+    """Imports a module of the documents."""
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "docs")
+    return importlib.import_module
 
 
 @pytest.hookimpl(tryfirst=True)

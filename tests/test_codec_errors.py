@@ -1,6 +1,5 @@
 """The tables and maps behind the page about memory."""
 
-import importlib
 import re
 from pathlib import Path
 
@@ -14,13 +13,6 @@ from optax_extras.codecs import blockwise
 DOCS = Path(__file__).parent.parent / "docs"
 if not DOCS.exists():
     pytest.skip("needs the repository's documents", allow_module_level=True)
-
-
-@pytest.fixture
-def documents(monkeypatch):
-    """Imports a module of the documents."""
-    monkeypatch.syspath_prepend(DOCS)
-    return importlib.import_module
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Sections of the page of evidence on states in fewer bits, and on bad batches."""
 
-import importlib
 import re
 from functools import partial
 from pathlib import Path
@@ -18,13 +17,6 @@ if not DOCS.exists():
 
 START = "<!-- written by docs/evidence_memory.py -->\n"
 SMALL = {"STEPS": 200, "LONG": 300, "TUNING_SEEDS": range(2)}
-
-
-@pytest.fixture
-def documents(monkeypatch):
-    """Imports a module of the documents."""
-    monkeypatch.syspath_prepend(DOCS)
-    return importlib.import_module
 
 
 @pytest.fixture

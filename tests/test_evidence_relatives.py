@@ -1,7 +1,6 @@
 """Section of the page of evidence on the relatives of AdaSmooth and of momentum."""
 
 import dataclasses
-import importlib
 import re
 from functools import partial
 from pathlib import Path
@@ -19,13 +18,6 @@ if not DOCS.exists():
 START = "<!-- written by docs/evidence_relatives.py -->\n"
 WORDS = ("better", "worse", "no difference was shown")
 SAME = WORDS[-1]
-
-
-@pytest.fixture
-def documents(monkeypatch):
-    """Imports a module of the documents."""
-    monkeypatch.syspath_prepend(DOCS)
-    return importlib.import_module
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The page that holds every algorithm to a reference."""
 
-import importlib
 import re
 from pathlib import Path
 
@@ -18,13 +17,6 @@ if not (DOCS / "parity.py").exists():
 QUICK = ["Schedules", "Clipping"]
 OTHERS = ["Noise", "Momentum", "Adaptive methods", "Wrappers", "Memory"]
 OTHERS += ["Gradients of several workers", "Local updates"]
-
-
-@pytest.fixture
-def documents(monkeypatch):
-    """Imports a module of the documents."""
-    monkeypatch.syspath_prepend(DOCS)
-    return importlib.import_module
 
 
 @pytest.fixture

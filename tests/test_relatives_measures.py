@@ -1,6 +1,5 @@
 """What the section on relatives measures of a method."""
 
-import importlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,13 +14,6 @@ from optax_extras.tasks import Goal, quadratic
 DOCS = Path(__file__).parent.parent / "docs"
 if not DOCS.exists():
     pytest.skip("needs the repository's documents", allow_module_level=True)
-
-
-@pytest.fixture
-def documents(monkeypatch):
-    """Imports a module of the documents."""
-    monkeypatch.syspath_prepend(DOCS)
-    return importlib.import_module
 
 
 def fake(first, last, mode="min", steps=300, metric="value"):
