@@ -1,6 +1,5 @@
 """Page of evidence: verdicts, text and pictures on a small task."""
 
-import importlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,13 +14,6 @@ from optax_extras.tasks import Goal, quadratic
 SOURCE = Path(__file__).parent.parent / "docs" / "evidence.py"
 if not SOURCE.exists():
     pytest.skip("needs the repository's documents", allow_module_level=True)
-
-
-@pytest.fixture
-def documents(monkeypatch):
-    """Imports a module of the documents."""
-    monkeypatch.syspath_prepend(SOURCE.parent)
-    return importlib.import_module
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ if not (DOCS / "parity.py").exists():
     pytest.skip("needs the repository's documents", allow_module_level=True)
 
 QUICK = ["Schedules", "Clipping"]
-OTHERS = ["Noise", "Momentum", "Adaptive methods", "Wrappers", "Memory"]
-OTHERS += ["Gradients of several workers", "Local updates"]
+SLOW = ["Noise", "Momentum", "Adaptive methods"]
+SLOWER = ["Wrappers", "Memory", "Gradients of several workers", "Local updates"]
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_every_algorithm_has_a_row(parity):
 
 
 def test_the_page_has_the_rows_and_bounds_of_the_script(parity, page):
-    assert [*QUICK, *OTHERS] == sorted(parity.FAMILIES, key=[*QUICK, *OTHERS].index)
+    assert {*QUICK, *SLOW, *SLOWER} == parity.FAMILIES.keys()
     for heading, make in parity.FAMILIES.items():
         expected = [
             [parity.algorithm(r), r.options, r.reference, parity.limit(r)]
@@ -97,7 +97,11 @@ def test_keys_are_unique(parity):
 
 @pytest.mark.parametrize(
     "family",
-    [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)],
+    [
+        *QUICK,
+        *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in SLOWER),
+    ],
 )
 def test_deviations_are_below_their_bounds(parity, family):
     """Of the rows whose reference is installed."""
@@ -107,7 +111,7 @@ def test_deviations_are_below_their_bounds(parity, family):
     assert {key: x for key, x in found.items() if not x[0] < x[1]} == {}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_sizes_of_differences_are_those_of_the_page(parity, page):
     cells = table(page, "Deliberate differences")
     assert cells
@@ -117,7 +121,7 @@ def test_sizes_of_differences_are_those_of_the_page(parity, page):
             assert 100 * found == pytest.approx(numbers(size)[0], rel=0.1), row.key
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_powersgd_amplifies_rounding(documents):
     module = documents("parity_worker_rows")
     assert module.growth() > module.FAR
