@@ -144,12 +144,12 @@ def run(tree, *arguments):
 def test_a_module_and_a_test_file_are_enough(tree):
     add_module(tree)
     (tree / "tests" / "momentum" / "test_toy.py").write_text(TESTS.lstrip())
-    chosen = "test_oracle or toy and (pure or donation) or every_transformation"
+    chosen = "test_oracle or toy and (masked or donation) or every_transformation"
     printed = run(tree, "-c", PROGRAM, *PYTEST, chosen, "tests/momentum/test_toy.py")
     # Exported: `toy` is built from the root's names.
     assert printed.startswith(str(tree / "optax_extras")), printed
     # Tested, and checked by the conformance suite.
-    checks = ("pure", "donation")
+    checks = ("masked", "donation")
     ran = [f"[{name}-{check}]" for name in ("scale_by_toy", "toy") for check in checks]
     for name in ("test_oracle", "every_transformation_is_in_the_table", *ran):
         assert re.search(rf"{re.escape(name)}\S* PASSED", printed), (name, printed)
