@@ -51,16 +51,22 @@ def rounded(x: jax.Array, words: jax.Array | None) -> jax.Array:
     return whole
 
 
-def is_above(part: jax.Array, words: jax.Array | None) -> jax.Array:
+def is_above(
+    part: jax.Array, words: jax.Array | None, nearest: jax.Array | None = None
+) -> jax.Array:
     """Whether a number is rounded up, 0 or 1.
 
     Args:
       part: how far it is from the number below to that above, in [0, 1]; float32.
       words: random words to decide with, uint32; None rounds to the nearest.
+      nearest: 1 where to round to the nearest all the same, 0 elsewhere; float32.
     """
     uniform: Any = np.float32(0.5)
     if words is not None:
         uniform = (words >> np.uint32(8)).astype(jnp.int32).astype(jnp.float32)
         uniform = uniform * np.float32(2**-24 * (1 - 2 * _NEAR)) + np.float32(_NEAR)
+        if nearest is not None:
+            # Not by a comparison, which XLA:CPU would write to memory.
+            uniform = uniform + nearest * (np.float32(0.5) - uniform)
     above: jax.Array = (part > uniform).astype(jnp.float32)
     return above

@@ -177,9 +177,8 @@ class _Powers(Scaled):
         low = jnp.floor((root if self.signed else jnp.sqrt(root)) * most)
         below, step = self._power(low), self._power(low + 1) - self._power(low)
         part = (magnitude * self._power(most) - below) / step
-        above = is_above(part, words if self.stochastic else None)
-        if self.small_to_nearest:
-            above = jnp.where(low == 0, is_above(part, None), above)
+        is_small = jnp.maximum(1 - low, 0) if self.small_to_nearest else None
+        above = is_above(part, words if self.stochastic else None, is_small)
         code = jnp.minimum(low + above, most)
         if self.signed:
             whole = jnp.where(x < 0, -code, code).astype(jnp.int32)
