@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from optax_extras._core.dtypes import buffer_dtype, compute_dtype, real_dtype
 
@@ -130,3 +131,8 @@ def squared_magnitude(x: jax.Array) -> jax.Array:
     if jnp.iscomplexobj(x):
         return x.real**2 + x.imag**2
     return x**2
+
+
+def below_infinity(square: jax.Array) -> jax.Array:
+    """Clips a square below infinity, from which an average would never recover."""
+    return jnp.minimum(square, np.finfo(square.dtype).max / 4)

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from optax_extras._core import checks, dtypes, leaves, scalars, stages
@@ -69,10 +68,10 @@ def scale_by_adai(
     *Differences from the source*: none in the equations. The state holds 1 − ∏ β1 in
     place of the product, which cancels in float32 for β1 near 1. While all gradients
     are zero, or their squares underflow, where the source divides zero by zero, β1 is
-    :math:`1 - \epsilon`. The
-    mean is over the leaves that have a gradient, as in the authors' code; of each leaf
-    it is kept in the state, so that a step reads no second moment twice. Inside
-    `jax.shard_map`, it covers only the shard's part of the parameters.
+    :math:`1 - \epsilon`. The mean is over the leaves that have a gradient, as in the
+    authors' code; of each leaf it is kept in the state, so that a step reads no second
+    moment twice. Inside `jax.shard_map`, it covers only the shard's part of the
+    parameters.
 
     Args:
       b0: :math:`\beta_0`, at least 0.
@@ -242,10 +241,8 @@ def _mean_square(gradient: Any, dtype: Any) -> jax.Array:
     # Behind a barrier of its own: XLA would write squares that two kernels share.
     g = barrier(jnp.asarray(gradient))
     g = g.astype(dtypes.compute_dtype(g.dtype, dtype))
-    total: jax.Array = jnp.sum(leaves.squared_magnitude(g)).astype(dtype)
-    # Below infinity, from which an average would never recover.
-    total = jnp.minimum(total, np.finfo(dtype).max / 4)
-    mean: jax.Array = total / max(g.size, 1)
+    total = jnp.sum(leaves.squared_magnitude(g)).astype(dtype)
+    mean: jax.Array = leaves.below_infinity(total) / max(g.size, 1)
     return mean
 
 

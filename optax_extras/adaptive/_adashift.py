@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from optax_extras._core import checks, dtypes, history, leaves, scalars, smooth, stages
@@ -274,9 +273,7 @@ def _remember(
         square = _window.at(squares[0], place)
         # Behind a barrier: XLA would write what two kernels share.
         own = reduce(leaves.squared_magnitude(barrier(g).astype(_compute(g, nu))))
-        # Below infinity, from which an average would never recover.
-        own = jnp.minimum(own, np.finfo(own.dtype).max / 4)
-        squares = [_window.put(squares[0], place, own)]
+        squares = [_window.put(squares[0], place, leaves.below_infinity(own))]
     nu = decay * nu + (1 - decay) * square
     if reduce is None:
         # Never true; XLA then reads the oldest gradient before it overwrites it.

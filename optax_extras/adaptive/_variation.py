@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from optax_extras._core import dtypes, leaves
@@ -45,7 +44,8 @@ def change(
             compute = dtypes.compute_dtype(old.dtype, new.dtype)
             return squares(old.astype(compute), new.astype(compute))
 
-        return jax.tree.map(_finite, _pool(jax.tree.map(leaf, *gradients), scope))
+        pool = _pool(jax.tree.map(leaf, *gradients), scope)
+        return jax.tree.map(leaves.below_infinity, pool)
 
     squared = leaves.squared_magnitude
     difference = pooled(lambda old, new: squared(new - old), gradients)
@@ -65,8 +65,3 @@ def _pool(squares: Any, scope: str) -> Any:
         return sums
     dtype = dtypes.statistic_dtype(sums)
     return sum((x.astype(dtype) for x in jax.tree.leaves(sums)), jnp.zeros((), dtype))
-
-
-def _finite(square: jax.Array) -> jax.Array:
-    """Clips a square below infinity, from which an average would never recover."""
-    return jnp.minimum(square, np.finfo(square.dtype).max / 4)

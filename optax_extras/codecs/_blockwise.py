@@ -175,8 +175,9 @@ class _Powers(Scaled):
         magnitude = jnp.abs(x)
         root = jnp.sqrt(magnitude)
         low = jnp.floor((root if self.signed else jnp.sqrt(root)) * most)
-        below, step = self._power(low), self._power(low + 1) - self._power(low)
-        part = (magnitude * self._power(most) - below) / step
+        below = self._power(low)
+        gap = self._power(low + 1) - below
+        part = (magnitude * self._power(most) - below) / gap
         is_small = jnp.maximum(1 - low, 0) if self.small_to_nearest else None
         above = is_above(part, words if self.stochastic else None, is_small)
         code = jnp.minimum(low + above, most)

@@ -148,12 +148,14 @@ def adaptive_restart(
             raise ValueError("`params` must be given to `update`, got None")
         if value is not None:
             extra_args["value"] = value
+        step_of: Callable[..., Any] = partial(
+            update_without_missing, inner, **extra_args
+        )
         loss = None
         if rule == "value":
             loss = _mean_loss(value, state.value.dtype)
             restarts = loss > state.value
         else:
-            step_of = partial(update_without_missing, inner, **extra_args)
             slope = apart(
                 partial(_slope, step_of),
                 state.restarts,
@@ -161,9 +163,7 @@ def adaptive_restart(
             )
             restarts = slope > 0
         inner_state = _restarted(restarts, inner.init(params), state.inner_state)
-        updates, inner_state = update_without_missing(
-            inner, updates, inner_state, params, **extra_args
-        )
+        updates, inner_state = step_of(updates, inner_state, params)
         return updates, AdaptiveRestartState(
             restarts=jnp.where(
                 restarts, optax.safe_increment(state.restarts), state.restarts
