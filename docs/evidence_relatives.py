@@ -32,7 +32,7 @@ from relatives_methods import (
     peer_of,
     study,
 )
-from relatives_picture import picture
+from relatives_picture import FURTHEST, picture
 from study import FRESH_SEEDS, Study, rates, table, write_section
 from verdicts import HELD, NO_DIFFERENCE, SHARE, TOLERANCE
 
@@ -220,7 +220,8 @@ def introduction(remark: str) -> list[str]:
         "",
         "The picture shows by what factor each method is worse than the best median of"
         " a task: the median of the seeds, the middle half (thick) and the range"
-        " (thin). Scales differ from task to task, and most are logarithmic.",
+        " (thin). Scales differ from task to task, and most are logarithmic. A triangle"
+        f" at an end says that a seed is more than {FURTHEST:g} times as bad.",
     ]
 
 
